@@ -1,0 +1,1 @@
+//! Facts in, scores and weights out.
