@@ -1,0 +1,104 @@
+//! The stream of numbers behind every challenge: MT19937 with classic seeding, and bounded integers drawn from it by
+//! masked rejection, word for word as numpy's `RandomState(seed).randint` draws them (worker-miner spec 4.2, 4.3).
+
+const STATE_WORDS: usize = 624;
+const SHIFT_WORDS: usize = 397;
+
+/// The part of a seed that matters: its first four bytes as a big-endian number; all of them where there are fewer, 0
+/// where there is none (worker-miner spec 4.2).
+pub fn seed_word(seed: &[u8]) -> u32 {
+    seed.iter().take(4).fold(0, |word, byte| word << 8 | u32::from(*byte))
+}
+
+/// A generator somewhere in its stream. A clone continues from the same place.
+#[derive(Clone)]
+pub struct Mt19937 {
+    state: [u32; STATE_WORDS],
+    position: usize,
+}
+
+impl Mt19937 {
+    /// A generator at the start of the stream that `seed` opens.
+    pub fn new(seed: u32) -> Self {
+        let mut state = [0; STATE_WORDS];
+        state[0] = seed;
+        for i in 1..STATE_WORDS {
+            let previous = state[i - 1];
+            state[i] = 1_812_433_253_u32.wrapping_mul(previous ^ (previous >> 30)).wrapping_add(i as u32);
+        }
+        Self { state, position: STATE_WORDS }
+    }
+
+    /// The next 32-bit word.
+    #[inline]
+    pub fn word(&mut self) -> u32 {
+        if self.position == STATE_WORDS {
+            self.refill();
+        }
+        let mut word = self.state[self.position];
+        self.position += 1;
+        word ^= word >> 11;
+        word ^= (word << 7) & 0x9d2c_5680;
+        word ^= (word << 15) & 0xefc6_0000;
+        word ^ (word >> 18)
+    }
+
+    /// A number within 0..=`width`, each equally likely. Consumes one word per attempt, and none where `width` is 0.
+    #[inline]
+    pub fn up_to(&mut self, width: u32) -> u32 {
+        if width == 0 {
+            return 0;
+        }
+        let mask = u32::MAX >> width.leading_zeros();
+        loop {
+            let value = self.word() & mask;
+            if value <= width {
+                return value;
+            }
+        }
+    }
+
+    fn refill(&mut self) {
+        for i in 0..STATE_WORDS {
+            let joined = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % STATE_WORDS] & 0x7fff_ffff);
+            let twist = if joined & 1 == 1 { 0x9908_b0df } else { 0 };
+            self.state[i] = self.state[(i + SHIFT_WORDS) % STATE_WORDS] ^ (joined >> 1) ^ twist;
+        }
+        self.position = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_four_seed_bytes_matter() {
+        assert_eq!(seed_word(&[0xde, 0xad, 0xbe, 0xef, 0xff]), 0xdead_beef);
+        assert_eq!(seed_word(&[7]), 7);
+        assert_eq!(seed_word(&[1, 2]), 0x0102);
+        assert_eq!(seed_word(&[]), 0);
+    }
+
+    #[test]
+    fn a_range_of_one_value_consumes_no_word() {
+        let mut drawn = Mt19937::new(5);
+        assert_eq!(drawn.up_to(0), 0);
+        assert_eq!(drawn.word(), Mt19937::new(5).word());
+    }
+
+    #[test]
+    fn the_full_range_is_the_word_itself() {
+        assert_eq!(Mt19937::new(5).up_to(u32::MAX), Mt19937::new(5).word());
+    }
+
+    #[test]
+    fn a_clone_continues_from_the_same_place() {
+        let mut stream = Mt19937::new(9);
+        for _ in 0..1000 {
+            stream.word();
+        }
+        let mut clone = stream.clone();
+        assert!((0..1000).all(|_| stream.word() == clone.word()));
+    }
+}

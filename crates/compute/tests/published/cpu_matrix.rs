@@ -1,0 +1,178 @@
+//! `vectors/cpu_matrix.json`: the generator, 21 challenges, and both sides on each of them.
+
+use std::sync::atomic::AtomicBool;
+
+use byteleap_compute::challenge::CpuChallenge;
+use byteleap_compute::matrix::Factors;
+use byteleap_compute::mt19937::Mt19937;
+use byteleap_compute::{cpu, product, verify};
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Deserialize)]
+struct Vectors {
+    mt19937: Vec<Stream>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Stream {
+    seed: u32,
+    words_0_to_7: Vec<u32>,
+    word_623: u32,
+    word_624: u32,
+    word_1248: u32,
+    #[serde(rename = "first_16_values_in_-500..500")]
+    first_values: Vec<i64>,
+    words_consumed_for_them: usize,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    seed: String,
+    seed_int: u32,
+    matrix_size: u64,
+    iterations: u64,
+    #[serde(rename = "A")]
+    a: Option<Vec<Vec<i64>>>,
+    #[serde(rename = "B")]
+    b: Option<Vec<Vec<i64>>>,
+    #[serde(rename = "C")]
+    c: Option<Vec<Vec<Value>>>,
+    #[serde(rename = "A_first_row_head", default)]
+    a_first_row_head: Vec<i64>,
+    #[serde(rename = "A_last")]
+    a_last: Option<i64>,
+    #[serde(rename = "B_first_row_head", default)]
+    b_first_row_head: Vec<i64>,
+    #[serde(rename = "B_last")]
+    b_last: Option<i64>,
+    #[serde(rename = "C_corners_as_strings", default)]
+    c_corners: Vec<String>,
+    row_hashes: Option<Vec<String>>,
+    #[serde(default)]
+    row_hashes_selected: std::collections::BTreeMap<String, String>,
+}
+
+impl Case {
+    fn challenge(&self) -> CpuChallenge {
+        let seed = hex::decode(self.seed.replace(' ', "")).unwrap();
+        CpuChallenge::new(&seed, self.matrix_size, self.iterations).unwrap()
+    }
+
+    /// Every published row hash of this case, by row.
+    fn published_hashes(&self) -> Vec<(usize, String)> {
+        let selected = self.row_hashes_selected.iter().map(|(row, hash)| (row.parse().unwrap(), hash.clone()));
+        self.row_hashes.iter().flatten().cloned().enumerate().chain(selected).collect()
+    }
+}
+
+fn vectors() -> Vectors {
+    serde_json::from_str(include_str!("../vectors/cpu_matrix.json")).unwrap()
+}
+
+fn factors_and_product(challenge: &CpuChallenge) -> (Factors, Vec<Vec<i64>>) {
+    let cancelled = AtomicBool::new(false);
+    let size = challenge.size();
+    let factors = Factors::generate(challenge, &cancelled).unwrap();
+    let product = product::band(&factors, size, 0, size, challenge.iterations(), &cancelled).unwrap();
+    (factors, product.chunks_exact(size).map(<[i64]>::to_vec).collect())
+}
+
+fn widen(elements: &[i16]) -> Vec<i64> {
+    elements.iter().map(|element| i64::from(*element)).collect()
+}
+
+fn computed_hashes(challenge: &CpuChallenge) -> Vec<String> {
+    let computed = cpu::compute(challenge, &AtomicBool::new(false)).unwrap();
+    computed.row_hashes.iter().map(hex::encode).collect()
+}
+
+#[test]
+fn the_generator_yields_the_published_words_and_bounded_values() {
+    for stream in vectors().mt19937 {
+        let mut generator = Mt19937::new(stream.seed);
+        let words: Vec<u32> = (0..=1248).map(|_| generator.word()).collect();
+        assert_eq!(words[..8], stream.words_0_to_7);
+        assert_eq!([words[623], words[624], words[1248]], [stream.word_623, stream.word_624, stream.word_1248]);
+
+        let mut generator = Mt19937::new(stream.seed);
+        let values: Vec<i64> = (0..16).map(|_| i64::from(generator.up_to(1000)) - 500).collect();
+        assert_eq!(values, stream.first_values);
+        assert_eq!(generator.word(), words[stream.words_consumed_for_them], "words consumed for seed {}", stream.seed);
+    }
+}
+
+#[test]
+fn matrices_and_products_are_the_published_ones() {
+    for case in vectors().cases {
+        let challenge = case.challenge();
+        assert_eq!(challenge.seed_word(), case.seed_int);
+        let size = challenge.size();
+        let (factors, product) = factors_and_product(&challenge);
+        let b = |row: usize, column: usize| i64::from(factors.b_columns.line(column)[row]);
+        for (row, elements) in case.a.iter().flatten().enumerate() {
+            assert_eq!(widen(&factors.a_rows.line(row)[..size]), *elements);
+        }
+        for (row, elements) in case.b.iter().flatten().enumerate() {
+            assert_eq!((0..size).map(|column| b(row, column)).collect::<Vec<_>>(), *elements);
+        }
+        for (elements, published) in product.iter().zip(case.c.iter().flatten()) {
+            let published: Vec<String> =
+                published.iter().map(|value| value.to_string().trim_matches('"').to_owned()).collect();
+            assert_eq!(elements.iter().map(i64::to_string).collect::<Vec<_>>(), published);
+        }
+        for (column, element) in case.a_first_row_head.iter().enumerate() {
+            assert_eq!(i64::from(factors.a_rows.line(0)[column]), *element);
+        }
+        for (column, element) in case.b_first_row_head.iter().enumerate() {
+            assert_eq!(b(0, column), *element);
+        }
+        let last = size - 1;
+        assert!(case.a_last.is_none_or(|element| i64::from(factors.a_rows.line(last)[last]) == element));
+        assert!(case.b_last.is_none_or(|element| b(last, last) == element));
+        let corners =
+            [(0, 0), (0, last), (last, 0), (last, last)].map(|(row, column)| product[row][column].to_string());
+        assert!(case.c_corners.is_empty() || case.c_corners == corners, "{:?} is not {corners:?}", case.c_corners);
+    }
+}
+
+#[test]
+fn the_workers_row_hashes_are_the_published_ones() {
+    for case in vectors().cases {
+        let computed = computed_hashes(&case.challenge());
+        assert_eq!(computed.len() as u64, case.matrix_size);
+        for (row, hash) in case.published_hashes() {
+            assert_eq!(computed[row], hash, "row {row} of size {}, seed {}", case.matrix_size, case.seed);
+        }
+    }
+}
+
+#[test]
+fn the_verifiers_row_hashes_are_the_published_ones() {
+    for case in vectors().cases {
+        let (rows, hashes): (Vec<usize>, Vec<String>) = case.published_hashes().into_iter().unzip();
+        let expected: Vec<String> =
+            verify::expected_row_hashes(&case.challenge(), &rows).iter().map(hex::encode).collect();
+        assert_eq!(expected, hashes, "size {}, seed {}", case.matrix_size, case.seed);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_verifier_finds_the_rows_that_the_worker_computed(
+        seed in any::<[u8; 4]>(),
+        size in 1..150_u64,
+        iterations in 1..9_u64,
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 1..12),
+    ) {
+        let challenge = CpuChallenge::new(&seed, size, iterations).unwrap();
+        let computed = cpu::compute(&challenge, &AtomicBool::new(false)).unwrap().row_hashes;
+        let rows: Vec<usize> = picks.iter().map(|pick| pick.index(challenge.size())).collect();
+        let opened: Vec<_> = rows.iter().map(|row| computed[*row]).collect();
+        prop_assert_eq!(verify::expected_row_hashes(&challenge, &rows), opened);
+    }
+}
