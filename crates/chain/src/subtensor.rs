@@ -1,0 +1,196 @@
+//! The real chain: a client of a subtensor node over JSON-RPC, on subxt with dynamic addresses, so that a runtime upgrade
+//! needs no new build (chain spec, chapters 2 to 4).
+//!
+//! A reading goes through [`endpoint`] (a live connection of the same chain) to `read` (all values at one finalised
+//! block) and takes its shapes from `wire`; a writing checks the chain's rules first and goes through `submit` (signed,
+//! watched until finalised, its event decoded). `fault` sorts every error into "dial again" and "the chain's answer".
+
+mod endpoint;
+mod fault;
+mod read;
+mod submit;
+mod wire;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use subxt::transactions::Payload;
+use subxt::utils::AccountId32;
+use subxt::{OnlineClient, OnlineClientAtBlock, SubstrateConfig};
+use tokio::time::timeout;
+
+pub use endpoint::{EndpointError, resolve};
+
+use crate::rules::{check_axon, check_rate, check_weights};
+use crate::{Block, Chain, ChainError, Epoch, Head, Hotkey, Metagraph, Receipt, Rules, Signer, Weights};
+use endpoint::Endpoints;
+use fault::Fault;
+
+/// A connection.
+type Client = OnlineClient<SubstrateConfig>;
+
+/// A connection pinned to one finalised block.
+type At = OnlineClientAtBlock<SubstrateConfig>;
+
+/// Limit of one composite reading and of each step of a submission.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A connection that shows no new finalised block for so long is taken for dead.
+const STALL_LIMIT: Duration = Duration::from_secs(120);
+
+/// Tries of a reading: on the current connection, then once on a new one.
+const READ_TRIES: usize = 2;
+
+/// A client of one chain over a list of endpoints. It connects on first use, and anew whenever a connection fails.
+#[derive(Debug)]
+pub struct Subtensor {
+    endpoints: Endpoints,
+}
+
+impl Subtensor {
+    /// A client of the chain behind `networks`, each a name (`finney`, `test`, `archive`, `local`) or a URL, tried in
+    /// order. Plain `ws://` beyond loopback needs `allow_insecure`. Nothing is dialled yet.
+    ///
+    /// # Errors
+    /// [`EndpointError`] for an empty list, an unknown name or an insecure URL.
+    pub fn new(networks: &[impl AsRef<str>], allow_insecure: bool) -> Result<Self, EndpointError> {
+        let urls =
+            networks.iter().map(|network| resolve(network.as_ref(), allow_insecure)).collect::<Result<_, _>>()?;
+        Ok(Self { endpoints: Endpoints::new(urls)? })
+    }
+
+    /// The weights that the chain holds for `uid` on `netuid`, as `(uid, value)` pairs; empty when none were set.
+    ///
+    /// # Errors
+    /// [`ChainError::Unreachable`] or [`ChainError::Unsupported`].
+    pub async fn weights(&self, netuid: u16, uid: u16) -> Result<Vec<(u16, u16)>, ChainError> {
+        self.read(move |at| async move { read::weights(&at, netuid, uid).await }).await
+    }
+
+    /// Runs `reading` on a finalised block, and once more on a new connection if this one fails.
+    async fn read<T, F>(&self, reading: impl Fn(At) -> F + Send + Sync) -> Result<T, ChainError>
+    where
+        F: Future<Output = Result<T, Fault>> + Send,
+    {
+        let mut why = String::new();
+        for _ in 0..READ_TRIES {
+            let client = self.endpoints.client().await?;
+            let outcome = within(CALL_LIMIT, async {
+                let at = client.at_current_block().await?;
+                self.endpoints.saw(at.block_number()).await;
+                reading(at).await
+            });
+            match outcome.await {
+                Ok(value) => return Ok(value),
+                Err(Fault::Chain(error)) => return Err(error),
+                Err(Fault::Lost(reason)) => {
+                    self.endpoints.discard(&client, &reason).await;
+                    why = reason;
+                }
+            }
+        }
+        Err(ChainError::Unreachable(why))
+    }
+
+    /// Signs `call` at the block of the preflight, submits it once and watches it until it is finalised.
+    async fn submit(&self, at: At, call: impl Payload, by: &dyn Signer) -> Result<Receipt, ChainError> {
+        let account = AccountId32(by.hotkey().0);
+        let nonce = within(CALL_LIMIT, async { Ok(at.tx().account_nonce(&account).await?) }).await;
+        let nonce = nonce.map_err(Fault::before_sending)?;
+        let extrinsic = submit::sign(&at, &call, nonce, by).map_err(Fault::before_sending)?;
+        let slot = read::slot(&at).map_err(Fault::before_sending)?;
+        submit::submit_and_watch(&extrinsic, nonce, slot).await
+    }
+}
+
+#[async_trait]
+impl Chain for Subtensor {
+    async fn head(&self) -> Result<Head, ChainError> {
+        self.read(|at| async move { read::head(&at) }).await
+    }
+
+    async fn next_block(&self, after: Block) -> Result<Head, ChainError> {
+        let mut why = String::new();
+        for _ in 0..READ_TRIES {
+            let client = self.endpoints.client().await?;
+            match read::next_block(&client, after).await {
+                Ok(head) => {
+                    self.endpoints.saw(head.block).await;
+                    return Ok(head);
+                }
+                Err(Fault::Chain(error)) => return Err(error),
+                Err(Fault::Lost(reason)) => {
+                    self.endpoints.discard(&client, &reason).await;
+                    why = reason;
+                }
+            }
+        }
+        Err(ChainError::Unreachable(why))
+    }
+
+    async fn metagraph(&self, netuid: u16) -> Result<Metagraph, ChainError> {
+        self.read(move |at| async move { read::metagraph(&at, netuid).await }).await
+    }
+
+    async fn rules(&self, netuid: u16) -> Result<Rules, ChainError> {
+        self.read(move |at| async move { read::rules(&at, netuid).await }).await
+    }
+
+    async fn epoch(&self, netuid: u16) -> Result<Epoch, ChainError> {
+        self.read(move |at| async move { read::epoch(&at, netuid).await }).await
+    }
+
+    async fn uid(&self, netuid: u16, hotkey: &Hotkey) -> Result<Option<u16>, ChainError> {
+        let hotkey = *hotkey;
+        self.read(move |at| async move { read::uid(&at, netuid, hotkey).await }).await
+    }
+
+    async fn serve_axon(
+        &self,
+        netuid: u16,
+        address: SocketAddr,
+        version: u32,
+        by: &dyn Signer,
+    ) -> Result<Option<Receipt>, ChainError> {
+        let hotkey = by.hotkey();
+        let call = wire::ServeAxon::new(netuid, address, version);
+        let preflight = move |at: At| async move {
+            read::uid(&at, netuid, hotkey).await?.ok_or(ChainError::NotRegistered(netuid))?;
+            let (axon, limit) = read::axon(&at, netuid, hotkey).await?;
+            Ok((at, axon, limit))
+        };
+        let (at, axon, limit) = self.read(preflight).await?;
+        if let Some(axon) = axon {
+            if axon.is(address, version) {
+                return Ok(None);
+            }
+            check_rate(axon.block, limit, at.block_number())?;
+        }
+        check_axon(address)?;
+        self.submit(at, wire::call("serve_axon", call), by).await.map(Some)
+    }
+
+    async fn set_weights(&self, netuid: u16, weights: &Weights, by: &dyn Signer) -> Result<Receipt, ChainError> {
+        let preflight = move |at: At| async move {
+            let metagraph = read::metagraph(&at, netuid).await?;
+            let rules = read::rules(&at, netuid).await?;
+            Ok((at, metagraph, rules))
+        };
+        let (at, metagraph, rules) = self.read(preflight).await?;
+        check_weights(weights, &by.hotkey(), &metagraph, &rules)?;
+        if wire::has_call(&at, wire::SetMechanismWeights::NAME) {
+            let call = wire::SetMechanismWeights::new(netuid, weights);
+            self.submit(at, wire::call(wire::SetMechanismWeights::NAME, call), by).await
+        } else {
+            let call = wire::SetWeights::new(netuid, weights);
+            self.submit(at, wire::call(wire::SetWeights::NAME, call), by).await
+        }
+    }
+}
+
+/// Runs `step` within `limit`; a step that takes longer means that the connection is dead.
+async fn within<T>(limit: Duration, step: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    timeout(limit, step).await.unwrap_or_else(|_| Err(Fault::Lost(format!("no answer within {limit:?}"))))
+}

@@ -1,0 +1,202 @@
+//! The text of one keyfile (chain spec 7.2): read tolerantly, since wallets of many ages exist, and checked strictly, since
+//! a wrong key would sign in a stranger's name. Encrypted forms are recognised by their first bytes and refused by name.
+
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::secret::{self, SecretError, Seed};
+use crate::{Hotkey, Keypair, Signer};
+
+/// First bytes of the encrypted forms, and what to call each.
+const ENCRYPTED: [(&[u8], &str); 3] =
+    [(b"$NACL", "NaCl secretbox"), (b"$ANSIBLE_VAULT", "Ansible vault"), (b"gAAAAA", "Fernet")];
+
+/// `cryptoType` of the one key scheme that the network uses.
+const SR25519: u64 = 1;
+
+/// Why the content of a file gives no key. Never quotes the content.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyfileError {
+    /// An encrypted file.
+    #[error(
+        "encrypted ({0}): encrypted keyfiles are not supported yet; use a hotkey that was made with --no-use-password"
+    )]
+    Encrypted(&'static str),
+    /// An account exported from a browser extension.
+    #[error("this is a browser-extension export, not a keyfile: recreate the hotkey from its phrase")]
+    BrowserExtension,
+    /// Neither JSON nor one of the very old bare forms.
+    #[error("not a keyfile: expected a JSON object as the official command line writes it")]
+    NotAKeyfile,
+    /// A key of another scheme.
+    #[error("cryptoType {0} is not supported: hotkeys of this network are sr25519 (cryptoType 1)")]
+    CryptoType(String),
+    /// A public file where a secret is needed.
+    #[error("holds an address only: the secret phrase, seed or private key is missing")]
+    NoSecret,
+    /// A public file without an address.
+    #[error("holds no address")]
+    NoAddress,
+    /// The phrase is none.
+    #[error(transparent)]
+    Phrase(#[from] SecretError),
+    /// A field is not the hexadecimal text that it must be.
+    #[error("{0} is malformed")]
+    Malformed(&'static str),
+    /// The secret belongs to another address than the file says.
+    #[error("the secret is that of {derived}, but the file says {stated}")]
+    Mismatch {
+        /// Address that the file states.
+        stated: Hotkey,
+        /// Address that the secret gives.
+        derived: Hotkey,
+    },
+}
+
+/// The fields that matter; the texts are borrowed from the wiped buffer, so that no secret is copied.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields<'a> {
+    /// Very old files have the key with a leading space.
+    #[serde(alias = " ss58Address")]
+    ss58_address: Option<&'a str>,
+    public_key: Option<&'a str>,
+    account_id: Option<&'a str>,
+    crypto_type: Option<CryptoType<'a>>,
+    secret_phrase: Option<&'a str>,
+    secret_seed: Option<&'a str>,
+    private_key: Option<&'a str>,
+    encoded: Option<serde::de::IgnoredAny>,
+    encoding: Option<serde::de::IgnoredAny>,
+}
+
+/// A number, or a numeric string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CryptoType<'a> {
+    Number(u64),
+    Text(&'a str),
+}
+
+/// The pair whose secret the file holds. Precedence: phrase, seed, private key; the derived address must be the stated
+/// one. A seed that does not fit yields to the private key, because wallets made from raw bytes hold a corrupt one.
+pub(super) fn parse_secret(text: &[u8]) -> Result<Keypair, KeyfileError> {
+    let text = plain(text)?;
+    let Ok(fields) = Fields::parse(text) else {
+        return parse_bare(text);
+    };
+    fields.check_kind()?;
+    let stated = fields.address()?;
+    if let Some(phrase) = fields.secret_phrase {
+        return checked(Keypair::from_seed(&*secret::seed_of(phrase)?), stated);
+    }
+    let from_private = || fields.private_key.map(|text| checked(from_private_key(text)?, stated));
+    let Some(seed) = fields.secret_seed else {
+        return from_private().unwrap_or(Err(KeyfileError::NoSecret));
+    };
+    let from_seed = hex_field(seed, "secretSeed").and_then(|seed: Seed| checked(Keypair::from_seed(&seed), stated));
+    from_seed.or_else(|error| from_private().unwrap_or(Err(error)))
+}
+
+/// The address that a file states, public or secret.
+pub(super) fn parse_public(text: &[u8]) -> Result<Hotkey, KeyfileError> {
+    let fields = Fields::parse(plain(text)?)?;
+    fields.check_kind()?;
+    fields.address()?.ok_or(KeyfileError::NoAddress)
+}
+
+/// The file of a new key: its pair, and the text with phrase, seed and expanded secret.
+pub(super) fn write_secret(phrase: &str) -> Result<(Keypair, Zeroizing<String>), KeyfileError> {
+    let seed = secret::seed_of(phrase)?;
+    let keypair = Keypair::from_seed(&seed);
+    let (private, seed) = (to_hex(&secret::expanded(&seed)[..]), to_hex(&seed[..]));
+    let public = write_public(&keypair.hotkey());
+    let mut text = Zeroizing::new(String::with_capacity(1024));
+    // Words and hexadecimal digits need no escapes.
+    let _ = write!(
+        text,
+        r#"{{"secretPhrase":"{phrase}","secretSeed":"{}","privateKey":"{}",{}"#,
+        *seed,
+        *private,
+        public.trim_start_matches('{')
+    );
+    Ok((keypair, text))
+}
+
+/// The public file of an address.
+pub(super) fn write_public(address: &Hotkey) -> String {
+    let key = hex::encode(address.0);
+    format!(r#"{{"accountId":"0x{key}","publicKey":"0x{key}","ss58Address":"{address}","cryptoType":{SR25519}}}"#)
+}
+
+impl<'a> Fields<'a> {
+    fn parse(text: &'a str) -> Result<Self, KeyfileError> {
+        serde_json::from_str(text).map_err(|_| KeyfileError::NotAKeyfile)
+    }
+
+    fn check_kind(&self) -> Result<(), KeyfileError> {
+        if self.encoded.is_some() && self.encoding.is_some() {
+            return Err(KeyfileError::BrowserExtension);
+        }
+        match &self.crypto_type {
+            None | Some(CryptoType::Number(SR25519)) => Ok(()),
+            Some(CryptoType::Text(text)) if text.parse() == Ok(SR25519) => Ok(()),
+            Some(CryptoType::Number(other)) => Err(KeyfileError::CryptoType(other.to_string())),
+            Some(CryptoType::Text(other)) => Err(KeyfileError::CryptoType((*other).to_owned())),
+        }
+    }
+
+    fn address(&self) -> Result<Option<Hotkey>, KeyfileError> {
+        if let Some(address) = self.ss58_address {
+            return address.parse().map(Some).map_err(|_| KeyfileError::Malformed("ss58Address"));
+        }
+        let key = self.public_key.or(self.account_id);
+        key.map(|key| hex_field(key, "publicKey").map(|key: Zeroizing<[u8; 32]>| Hotkey(*key))).transpose()
+    }
+}
+
+/// The text, unless it is encrypted or no text.
+fn plain(text: &[u8]) -> Result<&str, KeyfileError> {
+    if let Some((_, form)) = ENCRYPTED.iter().find(|(prefix, _)| text.starts_with(prefix)) {
+        return Err(KeyfileError::Encrypted(form));
+    }
+    std::str::from_utf8(text).map(str::trim).map_err(|_| KeyfileError::NotAKeyfile)
+}
+
+/// Very old files hold nothing but a phrase or a seed.
+fn parse_bare(text: &str) -> Result<Keypair, KeyfileError> {
+    if text.starts_with('{') {
+        return Err(KeyfileError::NotAKeyfile);
+    }
+    if let Ok(seed) = hex_field(text, "seed") {
+        return Ok(Keypair::from_seed(&seed));
+    }
+    let seed = secret::seed_of(text).map_err(|_| KeyfileError::NotAKeyfile)?;
+    Ok(Keypair::from_seed(&seed))
+}
+
+fn from_private_key(text: &str) -> Result<Keypair, KeyfileError> {
+    let secret: Zeroizing<[u8; 64]> = hex_field(text, "privateKey")?;
+    Keypair::from_secret_key(&secret).map_err(|_| KeyfileError::Malformed("privateKey"))
+}
+
+fn checked(keypair: Keypair, stated: Option<Hotkey>) -> Result<Keypair, KeyfileError> {
+    let derived = keypair.hotkey();
+    match stated {
+        Some(stated) if stated != derived => Err(KeyfileError::Mismatch { stated, derived }),
+        _ => Ok(keypair),
+    }
+}
+
+fn hex_field<const N: usize>(text: &str, name: &'static str) -> Result<Zeroizing<[u8; N]>, KeyfileError> {
+    let mut bytes = Zeroizing::new([0; N]);
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    hex::decode_to_slice(digits, &mut bytes[..]).map_err(|_| KeyfileError::Malformed(name))?;
+    Ok(bytes)
+}
+
+fn to_hex(secret: &[u8]) -> Zeroizing<String> {
+    Zeroizing::new(format!("0x{}", *Zeroizing::new(hex::encode(secret))))
+}
