@@ -1,39 +1,25 @@
 //! What is to be computed: the parameters of one CPU challenge, known to be computable.
 //!
-//! Both sides start here. A [`CpuChallenge`] cannot hold a size or a number of iterations outside the bounds below, so
-//! nothing behind this edge allocates or loops without limit.
+//! Both sides start here. A [`CpuChallenge`] cannot hold a size or a number of iterations out of bounds (worker-miner
+//! spec 4.10), so nothing behind this edge allocates or loops without limit.
 
-use std::ops::RangeInclusive;
-
-use crate::mt19937;
-
-/// Sizes that a worker computes (worker-miner spec 4.10). As issued, sizes lie within 100..=10000.
-pub const SIZES: RangeInclusive<u64> = 1..=16_384;
-
-/// Numbers of iterations that a worker computes (worker-miner spec 4.10).
-pub const ITERATIONS: RangeInclusive<u64> = 1..=64;
+use byteleap_protocol::id::{IdError, Iterations, MatrixSize, Seed};
 
 /// The parameters of one CPU challenge: C = A·B^k, A and B of n×n elements drawn from the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuChallenge {
     seed_word: u32,
-    size: usize,
-    iterations: u32,
+    size: MatrixSize,
+    iterations: Iterations,
 }
 
 impl CpuChallenge {
-    /// Accepts the parameters as they stand in a challenge: the seed's bytes, n and k.
+    /// Accepts the parameters as they stand in a challenge.
     ///
     /// # Errors
-    /// [`Refusal`] names the parameter that is out of bounds.
-    pub fn new(seed: &[u8], size: u64, iterations: u64) -> Result<Self, Refusal> {
-        if !SIZES.contains(&size) {
-            return Err(Refusal::Size(size));
-        }
-        if !ITERATIONS.contains(&iterations) {
-            return Err(Refusal::Iterations(iterations));
-        }
-        Ok(Self { seed_word: mt19937::seed_word(seed), size: size as usize, iterations: iterations as u32 })
+    /// The size is one that a processor is not asked for (above [`MatrixSize::MAX_CPU`]).
+    pub fn new(seed: &Seed, size: MatrixSize, iterations: Iterations) -> Result<Self, IdError> {
+        Ok(Self { seed_word: seed.first_word(), size: MatrixSize::for_cpu(size.get())?, iterations })
     }
 
     /// The 32 bits of the seed that matter (worker-miner spec 4.2).
@@ -43,24 +29,19 @@ impl CpuChallenge {
 
     /// n: rows and columns of A, B and C.
     pub fn size(&self) -> usize {
-        self.size
+        self.size.as_usize()
     }
 
     /// k: how many times B is multiplied in.
     pub fn iterations(&self) -> u32 {
-        self.iterations
+        self.iterations.get()
     }
-}
 
-/// Why a challenge is not computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// n is outside [`SIZES`].
-    #[error("matrix size {0} is outside {sizes:?}", sizes = SIZES)]
-    Size(u64),
-    /// k is outside [`ITERATIONS`].
-    #[error("{0} iterations are outside {iterations:?}", iterations = ITERATIONS)]
-    Iterations(u64),
+    #[cfg(test)]
+    pub(crate) fn sample(seed_word: u32, size: u32, iterations: u32) -> Self {
+        let iterations = Iterations::new(iterations).expect("iterations within bounds");
+        Self { seed_word, size: MatrixSize::for_cpu(size).expect("size within bounds"), iterations }
+    }
 }
 
 #[cfg(test)]
@@ -68,16 +49,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_iterations_out_of_bounds_are_refused_before_anything_is_allocated() {
-        assert_eq!(CpuChallenge::new(&[1], 0, 1), Err(Refusal::Size(0)));
-        assert_eq!(CpuChallenge::new(&[1], 16_385, 1), Err(Refusal::Size(16_385)));
-        assert_eq!(CpuChallenge::new(&[1], 8, 0), Err(Refusal::Iterations(0)));
-        assert_eq!(CpuChallenge::new(&[1], 8, 65), Err(Refusal::Iterations(65)));
-        assert!(CpuChallenge::new(&[], 16_384, 64).is_ok());
-    }
-
-    #[test]
-    fn a_refusal_says_what_the_bounds_are() {
-        assert_eq!(Refusal::Size(20_000).to_string(), "matrix size 20000 is outside 1..=16384");
+    fn a_size_above_the_processors_bound_is_refused_before_anything_is_allocated() {
+        let seed: Seed = "07".parse().unwrap();
+        let challenge = |size| CpuChallenge::new(&seed, MatrixSize::new(size).unwrap(), Iterations::ONE);
+        assert!(challenge(16_384).is_ok());
+        assert!(challenge(16_385).is_err());
     }
 }

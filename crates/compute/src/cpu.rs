@@ -3,18 +3,19 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use byteleap_protocol::id::RowHash;
 use rayon::prelude::*;
 
 use crate::challenge::CpuChallenge;
 use crate::matrix::Factors;
 use crate::product::{BAND_ROWS, band};
-use crate::row_hash::{ROW_HASH_BYTES, row_hash};
+use crate::row_hash::row_hash;
 
 /// What a worker knows once it has computed a challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Computed {
     /// The leaves of the commitment: a hash for each row of C, in row order.
-    pub row_hashes: Vec<[u8; ROW_HASH_BYTES]>,
+    pub row_hashes: Vec<RowHash>,
     /// Time that the product took, without generation and hashing.
     pub product_time: Duration,
 }
@@ -46,7 +47,7 @@ pub fn compute(challenge: &CpuChallenge, cancelled: &AtomicBool) -> Result<Compu
 
     let started = Instant::now();
     let (product_ns, hash_ns) = (AtomicU64::new(0), AtomicU64::new(0));
-    let mut row_hashes = vec![[0; ROW_HASH_BYTES]; size];
+    let mut row_hashes = vec![RowHash([0; 8]); size];
     row_hashes.par_chunks_mut(BAND_ROWS).enumerate().try_for_each(|(index, hashes)| {
         let band_started = Instant::now();
         let rows = band(&factors, size, index * BAND_ROWS, hashes.len(), challenge.iterations(), cancelled)?;
@@ -75,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_cancelled_challenge_ends_with_that_error() {
-        let challenge = CpuChallenge::new(&[1], 300, 64).unwrap();
+        let challenge = CpuChallenge::sample(1, 300, 64);
         assert_eq!(compute(&challenge, &AtomicBool::new(true)), Err(Error::Cancelled));
     }
 }

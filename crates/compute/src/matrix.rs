@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn b_continues_the_stream_of_a_and_lies_by_columns() {
         let size = 37;
-        let challenge = CpuChallenge::new(b"seed", size, 1).unwrap();
+        let challenge = CpuChallenge::sample(7, size, 1);
         let size = size as usize;
         let factors = Factors::generate(&challenge, &AtomicBool::new(false)).unwrap();
         let mut stream = Mt19937::new(challenge.seed_word());

@@ -4,12 +4,6 @@
 const STATE_WORDS: usize = 624;
 const SHIFT_WORDS: usize = 397;
 
-/// The part of a seed that matters: its first four bytes as a big-endian number; all of them where there are fewer, 0
-/// where there is none (worker-miner spec 4.2).
-pub fn seed_word(seed: &[u8]) -> u32 {
-    seed.iter().take(4).fold(0, |word, byte| word << 8 | u32::from(*byte))
-}
-
 /// A generator somewhere in its stream. A clone continues from the same place.
 #[derive(Clone)]
 pub struct Mt19937 {
@@ -18,7 +12,8 @@ pub struct Mt19937 {
 }
 
 impl Mt19937 {
-    /// A generator at the start of the stream that `seed` opens.
+    /// A generator at the start of the stream that `seed` opens; of a challenge's seed that is
+    /// [`byteleap_protocol::id::Seed::first_word`].
     pub fn new(seed: u32) -> Self {
         let mut state = [0; STATE_WORDS];
         state[0] = seed;
@@ -71,14 +66,6 @@ impl Mt19937 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_first_four_seed_bytes_matter() {
-        assert_eq!(seed_word(&[0xde, 0xad, 0xbe, 0xef, 0xff]), 0xdead_beef);
-        assert_eq!(seed_word(&[7]), 7);
-        assert_eq!(seed_word(&[1, 2]), 0x0102);
-        assert_eq!(seed_word(&[]), 0);
-    }
 
     #[test]
     fn a_range_of_one_value_consumes_no_word() {

@@ -157,7 +157,7 @@ mod tests {
     fn a_blocked_product_equals_a_naive_one_around_the_edges_of_blocks_with_and_without_wrapping() {
         for size in [1, 2, 3, 13, 15, 16, 17, 31, 33, 97, 127, 128, 129, 131, 255, 257] {
             for iterations in [1, 2, 3, 7] {
-                let challenge = CpuChallenge::new(&[9, size as u8], size, iterations).unwrap();
+                let challenge = CpuChallenge::sample(900 + size, size, iterations);
                 assert_eq!(blocked(&challenge), naive(&challenge), "size {size}, {iterations} iterations");
             }
         }
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_cancelled_band_ends_with_that_error() {
-        let challenge = CpuChallenge::new(&[1], 20, 1).unwrap();
+        let challenge = CpuChallenge::sample(1, 20, 1);
         let factors = Factors::generate(&challenge, &AtomicBool::new(false)).unwrap();
         assert_eq!(band(&factors, 20, 0, 16, 1, &AtomicBool::new(true)), Err(Error::Cancelled));
     }
@@ -204,8 +204,8 @@ mod tests {
         }
 
         #[test]
-        fn any_small_product_equals_the_naive_one(seed in any::<u32>(), size in 1..40_u64, iterations in 1..20_u64) {
-            let challenge = CpuChallenge::new(&seed.to_be_bytes(), size, iterations).unwrap();
+        fn any_small_product_equals_the_naive_one(seed in any::<u32>(), size in 1..40_u32, iterations in 1..20_u32) {
+            let challenge = CpuChallenge::sample(seed, size, iterations);
             prop_assert_eq!(blocked(&challenge), naive(&challenge));
         }
     }

@@ -1,15 +1,13 @@
 //! From a row of C to a leaf of the Merkle tree (worker-miner spec 4.6).
 
+use byteleap_protocol::id::RowHash;
 use sha2::{Digest, Sha256};
-
-/// Bytes of a row hash: SHA-256 cut to 16 hexadecimal digits.
-pub const ROW_HASH_BYTES: usize = 8;
 
 /// Elements that are turned into bytes at a time, on the stack.
 const ELEMENTS_AT_ONCE: usize = 256;
 
 /// The hash of one row: SHA-256 over its elements, 8 bytes little-endian each, cut to the first eight bytes.
-pub fn row_hash(row: &[i64]) -> [u8; ROW_HASH_BYTES] {
+pub fn row_hash(row: &[i64]) -> RowHash {
     let mut hasher = Sha256::new();
     let mut bytes = [0; 8 * ELEMENTS_AT_ONCE];
     for elements in row.chunks(ELEMENTS_AT_ONCE) {
@@ -19,7 +17,7 @@ pub fn row_hash(row: &[i64]) -> [u8; ROW_HASH_BYTES] {
         hasher.update(&bytes[..8 * elements.len()]);
     }
     let digest = hasher.finalize();
-    std::array::from_fn(|byte| digest[byte])
+    RowHash(std::array::from_fn(|byte| digest[byte]))
 }
 
 #[cfg(test)]
@@ -30,6 +28,6 @@ mod tests {
     fn a_row_hash_is_the_head_of_sha256_over_little_endian_elements() {
         let row: Vec<i64> = (-300..300).map(|element| element * 1_000_003).collect();
         let bytes: Vec<u8> = row.iter().flat_map(|element| element.to_le_bytes()).collect();
-        assert_eq!(row_hash(&row), Sha256::digest(&bytes)[..ROW_HASH_BYTES]);
+        assert_eq!(row_hash(&row).0, Sha256::digest(&bytes)[..8]);
     }
 }

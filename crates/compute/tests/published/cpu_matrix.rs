@@ -1,11 +1,15 @@
 //! `vectors/cpu_matrix.json`: the generator, 21 challenges, and both sides on each of them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use byteleap_compute::challenge::CpuChallenge;
 use byteleap_compute::matrix::Factors;
 use byteleap_compute::mt19937::Mt19937;
 use byteleap_compute::{cpu, product, verify};
+use byteleap_protocol::id::{Iterations, MatrixSize, RowHash, Seed, Unit};
+use byteleap_protocol::merkle::{MerkleProof, MerkleTree, NodeHash};
+use byteleap_protocol::payload::ProofResponse;
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::Value;
@@ -30,10 +34,11 @@ struct Stream {
 
 #[derive(Deserialize)]
 struct Case {
-    seed: String,
+    seed: Seed,
     seed_int: u32,
-    matrix_size: u64,
-    iterations: u64,
+    matrix_size: MatrixSize,
+    iterations: Iterations,
+    merkle_root: NodeHash,
     #[serde(rename = "A")]
     a: Option<Vec<Vec<i64>>>,
     #[serde(rename = "B")]
@@ -50,21 +55,21 @@ struct Case {
     b_last: Option<i64>,
     #[serde(rename = "C_corners_as_strings", default)]
     c_corners: Vec<String>,
-    row_hashes: Option<Vec<String>>,
+    row_hashes: Option<Vec<RowHash>>,
     #[serde(default)]
-    row_hashes_selected: std::collections::BTreeMap<String, String>,
+    row_hashes_selected: BTreeMap<String, RowHash>,
+    proofs: Vec<MerkleProof>,
 }
 
 impl Case {
     fn challenge(&self) -> CpuChallenge {
-        let seed = hex::decode(self.seed.replace(' ', "")).unwrap();
-        CpuChallenge::new(&seed, self.matrix_size, self.iterations).unwrap()
+        CpuChallenge::new(&self.seed, self.matrix_size, self.iterations).unwrap()
     }
 
     /// Every published row hash of this case, by row.
-    fn published_hashes(&self) -> Vec<(usize, String)> {
-        let selected = self.row_hashes_selected.iter().map(|(row, hash)| (row.parse().unwrap(), hash.clone()));
-        self.row_hashes.iter().flatten().cloned().enumerate().chain(selected).collect()
+    fn published_hashes(&self) -> Vec<(u32, RowHash)> {
+        let selected = self.row_hashes_selected.iter().map(|(row, hash)| (row.parse().unwrap(), *hash));
+        (0..).zip(self.row_hashes.iter().flatten().copied()).chain(selected).collect()
     }
 }
 
@@ -84,9 +89,8 @@ fn widen(elements: &[i16]) -> Vec<i64> {
     elements.iter().map(|element| i64::from(*element)).collect()
 }
 
-fn computed_hashes(challenge: &CpuChallenge) -> Vec<String> {
-    let computed = cpu::compute(challenge, &AtomicBool::new(false)).unwrap();
-    computed.row_hashes.iter().map(hex::encode).collect()
+fn computed_hashes(challenge: &CpuChallenge) -> Vec<RowHash> {
+    cpu::compute(challenge, &AtomicBool::new(false)).unwrap().row_hashes
 }
 
 #[test]
@@ -139,12 +143,17 @@ fn matrices_and_products_are_the_published_ones() {
 }
 
 #[test]
-fn the_workers_row_hashes_are_the_published_ones() {
+fn the_workers_row_hashes_root_and_openings_are_the_published_ones() {
     for case in vectors().cases {
         let computed = computed_hashes(&case.challenge());
-        assert_eq!(computed.len() as u64, case.matrix_size);
+        assert_eq!(computed.len(), case.matrix_size.as_usize());
         for (row, hash) in case.published_hashes() {
-            assert_eq!(computed[row], hash, "row {row} of size {}, seed {}", case.matrix_size, case.seed);
+            assert_eq!(computed[row as usize], hash, "row {row} of size {}, seed {}", case.matrix_size, case.seed);
+        }
+        let tree = MerkleTree::from_rows(&computed).unwrap();
+        assert_eq!(tree.root(), case.merkle_root);
+        for published in &case.proofs {
+            assert_eq!(tree.open(published.leaf_index as usize).as_ref(), Some(published));
         }
     }
 }
@@ -152,10 +161,24 @@ fn the_workers_row_hashes_are_the_published_ones() {
 #[test]
 fn the_verifiers_row_hashes_are_the_published_ones() {
     for case in vectors().cases {
-        let (rows, hashes): (Vec<usize>, Vec<String>) = case.published_hashes().into_iter().unzip();
-        let expected: Vec<String> =
-            verify::expected_row_hashes(&case.challenge(), &rows).iter().map(hex::encode).collect();
+        let (rows, hashes): (Vec<u32>, Vec<RowHash>) = case.published_hashes().into_iter().unzip();
+        let expected = verify::expected_row_hashes(&case.challenge(), &rows);
         assert_eq!(expected, hashes, "size {}, seed {}", case.matrix_size, case.seed);
+    }
+}
+
+#[test]
+fn the_published_openings_pass_judgement() {
+    for case in vectors().cases {
+        let rows: Vec<u32> = case.proofs.iter().map(|proof| proof.leaf_index as u32).collect();
+        let leaf = |proof: &MerkleProof| proof.leaf_hash.to_string().parse().unwrap();
+        let proof = ProofResponse {
+            uuid: Unit::Cpu,
+            row_hashes: case.proofs.iter().map(leaf).collect(),
+            merkle_proofs: case.proofs.clone(),
+            coordinate_values: Vec::new(),
+        };
+        assert_eq!(verify::judge(&case.challenge(), &rows, case.merkle_root, &[proof]), Ok(()));
     }
 }
 
@@ -165,14 +188,16 @@ proptest! {
     #[test]
     fn the_verifier_finds_the_rows_that_the_worker_computed(
         seed in any::<[u8; 4]>(),
-        size in 1..150_u64,
-        iterations in 1..9_u64,
+        size in 1..150_u32,
+        iterations in 1..9_u32,
         picks in prop::collection::vec(any::<prop::sample::Index>(), 1..12),
     ) {
+        let seed: Seed = hex::encode(seed).parse().unwrap();
+        let (size, iterations) = (MatrixSize::new(size).unwrap(), Iterations::new(iterations).unwrap());
         let challenge = CpuChallenge::new(&seed, size, iterations).unwrap();
-        let computed = cpu::compute(&challenge, &AtomicBool::new(false)).unwrap().row_hashes;
-        let rows: Vec<usize> = picks.iter().map(|pick| pick.index(challenge.size())).collect();
-        let opened: Vec<_> = rows.iter().map(|row| computed[*row]).collect();
+        let computed = computed_hashes(&challenge);
+        let rows: Vec<u32> = picks.iter().map(|pick| pick.index(challenge.size()) as u32).collect();
+        let opened: Vec<RowHash> = rows.iter().map(|row| computed[*row as usize]).collect();
         prop_assert_eq!(verify::expected_row_hashes(&challenge, &rows), opened);
     }
 }

@@ -1,6 +1,7 @@
 //! `vectors/dynamic_size.json`: 84 sizes, with bounds, including empty ranges.
 
-use byteleap_compute::{mt19937, size};
+use byteleap_compute::size;
+use byteleap_protocol::id::Seed;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -11,7 +12,7 @@ struct Vectors {
 #[derive(Deserialize)]
 struct Case {
     kind: String,
-    seed: String,
+    seed: Seed,
     base_size: u32,
     variance: f64,
     min_size: u32,
@@ -24,10 +25,9 @@ fn sizes_are_drawn_as_published() {
     let vectors: Vectors = serde_json::from_str(include_str!("../vectors/dynamic_size.json")).unwrap();
     assert_eq!(vectors.cases.len(), 84);
     for case in vectors.cases {
-        let seed_word = mt19937::seed_word(&hex::decode(&case.seed).unwrap());
         let size = match case.kind.as_str() {
-            "cpu" => size::cpu_size(seed_word, case.base_size, case.variance),
-            "gpu" => size::gpu_size(seed_word, case.base_size, case.variance),
+            "cpu" => size::cpu_size(&case.seed, case.base_size, case.variance),
+            "gpu" => size::gpu_size(&case.seed, case.base_size, case.variance),
             kind => panic!("unknown kind {kind}"),
         };
         assert_eq!(size, case.size, "{} {} ± {} for seed {}", case.kind, case.base_size, case.variance, case.seed);
@@ -37,6 +37,7 @@ fn sizes_are_drawn_as_published() {
 
 #[test]
 fn a_base_outside_the_bounds_is_taken_as_it_is() {
-    assert_eq!(size::cpu_size(1, 50, 0.1), 50);
-    assert_eq!(size::cpu_size(1, 20_000, 0.1), 20_000);
+    let seed: Seed = "07".parse().unwrap();
+    assert_eq!(size::cpu_size(&seed, 50, 0.1), 50);
+    assert_eq!(size::cpu_size(&seed, 20_000, 0.1), 20_000);
 }
