@@ -1,0 +1,219 @@
+//! The life of a challenge: seven statuses, the steps between them, and why a life ended badly.
+//!
+//! ```text
+//! created ─► sent ─► committed ─► verifying ─► verified
+//!    │         │         │            ├──────► failed     evidence against the worker
+//!    └─────────┴─────────┴────────────┴──────► void       lost by us, or never asked for
+//! ```
+//! (`sent` and `committed` also end in `failed`, at their deadlines.) A [`Step`] exists only where the table allows it,
+//! and the store moves a challenge only by a step and only from where the step begins.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Where a challenge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    /// Written, waiting for the miner to ask.
+    Created,
+    /// Handed to the miner; the commitment is awaited.
+    Sent,
+    /// The commitment is stored and the rows are drawn; the proof is awaited.
+    Committed,
+    /// The proof is stored; the verdict is awaited.
+    Verifying,
+    /// Proved right.
+    Verified,
+    /// Proved wrong, or not answered in time.
+    Failed,
+    /// Counts for nothing: neither an attempt nor a penalty.
+    Void,
+}
+
+impl Status {
+    /// Every status, in the order of a life.
+    pub const ALL: [Self; 7] =
+        [Self::Created, Self::Sent, Self::Committed, Self::Verifying, Self::Verified, Self::Failed, Self::Void];
+
+    /// The text in the database and in `/status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Sent => "sent",
+            Self::Committed => "committed",
+            Self::Verifying => "verifying",
+            Self::Verified => "verified",
+            Self::Failed => "failed",
+            Self::Void => "void",
+        }
+    }
+
+    /// Whether a challenge may go from here to `next`: the table of transitions.
+    pub const fn may_become(self, next: Self) -> bool {
+        match (self, next) {
+            (Self::Created, Self::Sent | Self::Void)
+            | (Self::Sent, Self::Committed | Self::Failed | Self::Void)
+            | (Self::Committed, Self::Verifying | Self::Failed | Self::Void)
+            | (Self::Verifying, Self::Verified | Self::Failed | Self::Void) => true,
+            (Self::Created | Self::Sent | Self::Committed | Self::Verifying, _)
+            | (Self::Verified | Self::Failed | Self::Void, _) => false,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A text that is no status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a challenge status")]
+pub struct UnknownStatus;
+
+impl FromStr for Status {
+    type Err = UnknownStatus;
+
+    fn from_str(text: &str) -> Result<Self, UnknownStatus> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or(UnknownStatus)
+    }
+}
+
+/// One allowed move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Where the challenge must be.
+    pub from: Status,
+    /// Where it goes.
+    pub to: Status,
+}
+
+impl Step {
+    /// The miner fetched it.
+    pub const SEND: Self = Self::new(Status::Created, Status::Sent);
+    /// Its commitment came in.
+    pub const COMMIT: Self = Self::new(Status::Sent, Status::Committed);
+    /// Its proof came in.
+    pub const PROVE: Self = Self::new(Status::Committed, Status::Verifying);
+
+    /// A move; one that the table forbids does not compile where this is evaluated in a constant.
+    const fn new(from: Status, to: Status) -> Self {
+        assert!(from.may_become(to), "the table of transitions forbids this step");
+        Self { from, to }
+    }
+}
+
+/// How a challenge ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything held.
+    Verified,
+    /// There is evidence against the worker.
+    Failed(FailCode, String),
+    /// We lost it.
+    Void(VoidCode, String),
+}
+
+impl Verdict {
+    /// The last status that it leads to.
+    pub const fn status(&self) -> Status {
+        match self {
+            Self::Verified => Status::Verified,
+            Self::Failed(..) => Status::Failed,
+            Self::Void(..) => Status::Void,
+        }
+    }
+
+    /// The code and the note beside it, for people.
+    pub fn reason(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::Verified => None,
+            Self::Failed(code, note) => Some((code.as_str(), note)),
+            Self::Void(code, note) => Some((code.as_str(), note)),
+        }
+    }
+}
+
+/// Evidence against a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailCode {
+    /// No commitment before the deadline.
+    CommitmentLate,
+    /// No proof before the deadline.
+    ProofLate,
+    /// A row of the result is not the one that the seed gives.
+    WrongRow,
+    /// An opening does not lead to the committed root, or opens another row.
+    WrongOpening,
+}
+
+impl FailCode {
+    /// The text in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CommitmentLate => "commitment_late",
+            Self::ProofLate => "proof_late",
+            Self::WrongRow => "wrong_row",
+            Self::WrongOpening => "wrong_opening",
+        }
+    }
+}
+
+/// Why a challenge counts for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VoidCode {
+    /// The miner did not ask for it in time.
+    NeverFetched,
+    /// Its deadline passed while this validator was down.
+    Restart,
+    /// The stored proof could not be judged for a reason that is ours.
+    VerifierFault,
+}
+
+impl VoidCode {
+    /// The text in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NeverFetched => "never_fetched",
+            Self::Restart => "restart",
+            Self::VerifierFault => "verifier_fault",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_transitions_is_the_drawing() {
+        use Status::{Committed, Created, Failed, Sent, Verified, Verifying, Void};
+        let allowed = [
+            (Created, Sent),
+            (Created, Void),
+            (Sent, Committed),
+            (Sent, Failed),
+            (Sent, Void),
+            (Committed, Verifying),
+            (Committed, Failed),
+            (Committed, Void),
+            (Verifying, Verified),
+            (Verifying, Failed),
+            (Verifying, Void),
+        ];
+        for from in Status::ALL {
+            for to in Status::ALL {
+                assert_eq!(from.may_become(to), allowed.contains(&(from, to)), "{from} -> {to}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_survives_its_text() {
+        for status in Status::ALL {
+            assert_eq!(status.as_str().parse(), Ok(status));
+        }
+        assert_eq!("Sent".parse::<Status>(), Err(UnknownStatus));
+    }
+}

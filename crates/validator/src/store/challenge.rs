@@ -1,0 +1,523 @@
+//! Challenges on their way: asked, answered, judged.
+//!
+//! Every method that moves challenges names the status they must be in, in the same statement: two requests, a request
+//! and a sweep, or two processes can race, and exactly one of them moves the row.
+
+use byteleap_protocol::hotkey::Hotkey;
+use byteleap_protocol::id::{ChallengeId, Iterations, MatrixSize, Seed, Unit, WorkerId};
+use sqlx::any::AnyRow;
+use sqlx::{Any, Row, Transaction};
+
+use super::heartbeat::MINER_DEADLINE_MS;
+use super::{ChallengeKey, Store, StoreError, WorkerKey, parsed};
+use crate::challenge::state::{FailCode, Status, Step, Verdict, VoidCode};
+
+/// Everything that [`ChallengeRow`] holds, in one place.
+macro_rules! challenge_columns {
+    () => {
+        challenge_columns!("")
+    };
+    ($more:literal) => {
+        concat!(
+            "SELECT c.id, c.uuid, w.worker_id, w.hotkey, c.size, c.iterations, c.seed, c.params, c.status, c.sent_at,
+                    c.expires_at, c.targets",
+            $more,
+            " FROM challenges c JOIN workers w ON w.id = c.worker"
+        )
+    };
+}
+/// The kind in the column `kind`; GPU challenges come beside it.
+const CPU_MATRIX: &str = "cpu_matrix";
+/// Longest `fail_note`, in characters.
+const NOTE_CHARS: usize = 512;
+
+/// A worker whose turn it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueWorker {
+    /// Its row.
+    pub key: WorkerKey,
+    /// Its miner.
+    pub hotkey: Hotkey,
+    /// Its own id.
+    pub worker_id: WorkerId,
+}
+
+/// A challenge to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewChallenge {
+    /// Its name on the wire.
+    pub id: ChallengeId,
+    /// Who shall compute it.
+    pub worker: WorkerKey,
+    /// Side of the matrices.
+    pub size: MatrixSize,
+    /// Multiplications.
+    pub iterations: Iterations,
+    /// What the matrices come from.
+    pub seed: Seed,
+    /// `round_<unix seconds>`, common to the challenges of one pass.
+    pub round_id: String,
+}
+
+/// A challenge with its worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChallengeRow {
+    /// Its row.
+    pub key: ChallengeKey,
+    /// Its name on the wire.
+    pub id: ChallengeId,
+    /// The worker that must answer.
+    pub worker_id: WorkerId,
+    /// That worker's miner.
+    pub hotkey: Hotkey,
+    /// Side of the matrices.
+    pub size: MatrixSize,
+    /// Multiplications.
+    pub iterations: Iterations,
+    /// What the matrices come from.
+    pub seed: Seed,
+    /// The pass that made it.
+    pub round_id: String,
+    /// Where it is.
+    pub status: Status,
+    /// When it was handed out.
+    pub sent_at_ms: Option<i64>,
+    /// Deadline of the status it is in.
+    pub expires_at_ms: Option<i64>,
+    /// The rows to open, ascending; empty before the commitment.
+    pub rows: Vec<u32>,
+}
+
+/// A commitment, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCommitment {
+    /// Root over the row hashes, lower-case hexadecimal.
+    pub root: String,
+    /// The rows drawn for it, ascending.
+    pub rows: Vec<u32>,
+    /// When it arrived.
+    pub at_ms: i64,
+    /// Until when the proof may arrive.
+    pub proof_deadline_at_ms: i64,
+}
+
+/// A stored proof that waits for its verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingProof {
+    /// What was asked.
+    pub challenge: ChallengeRow,
+    /// What was committed.
+    pub root: String,
+    /// The proof as it was stored.
+    pub body: Vec<u8>,
+    /// When it arrived.
+    pub proof_at_ms: i64,
+}
+
+/// A finished challenge as scoring counts it; void ones are not among them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutcomeRow {
+    /// Whose.
+    pub worker: WorkerKey,
+    /// When it was written.
+    pub created_at_ms: i64,
+    /// Proved right.
+    pub verified: bool,
+    /// From handing out to the commitment, on our clock.
+    pub compute_ms: Option<f64>,
+    /// Units that passed.
+    pub units_ok: i64,
+}
+
+/// How many challenges a sweep ended, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Not asked for in time.
+    pub never_fetched: u64,
+    /// No commitment in time.
+    pub commitment_late: u64,
+    /// No proof in time.
+    pub proof_late: u64,
+}
+
+impl Store {
+    /// The workers that may get a challenge now, by miner and age (validator spec 4.2): online, active, capable, not
+    /// leased, nothing open, last asked before `asked_before_ms`, and a miner heard of since `heard_since_ms`.
+    pub async fn due_workers(
+        &self,
+        now_ms: i64,
+        heard_since_ms: i64,
+        asked_before_ms: i64,
+    ) -> Result<Vec<DueWorker>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT w.id, w.hotkey, w.worker_id FROM workers w JOIN miners m ON m.hotkey = w.hotkey
+             WHERE m.last_heartbeat_at >= $1 AND w.state = 'online' AND w.deadline_at >= $2 AND w.over_limit = 0
+               AND w.capabilities LIKE '%\"cpu_matrix\"%'
+               AND NOT EXISTS (SELECT 1 FROM leases l
+                               WHERE l.hotkey = w.hotkey AND l.worker_id = w.worker_id AND l.score > 0)
+               AND NOT EXISTS (SELECT 1 FROM challenges c WHERE c.worker = w.id
+                               AND (c.status IN ('created', 'sent', 'committed', 'verifying')
+                                    OR c.created_at > $3))
+             ORDER BY w.hotkey, w.first_seen_at, w.id",
+        )
+        .bind(heard_since_ms.max(now_ms - MINER_DEADLINE_MS))
+        .bind(now_ms)
+        .bind(asked_before_ms)
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(DueWorker {
+                    key: WorkerKey(row.try_get("id")?),
+                    hotkey: parsed("workers", row, "hotkey")?,
+                    worker_id: parsed("workers", row, "worker_id")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Writes challenges, each `created` until `expires_at_ms`.
+    pub async fn create_challenges(
+        &self,
+        challenges: &[NewChallenge],
+        now_ms: i64,
+        expires_at_ms: i64,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        for challenge in challenges {
+            sqlx::query(
+                "INSERT INTO challenges (uuid, worker, kind, size, iterations, seed, params, status, created_at,
+                                         expires_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            )
+            .bind(challenge.id.as_str())
+            .bind(challenge.worker.0)
+            .bind(CPU_MATRIX)
+            .bind(i64::from(challenge.size.get()))
+            .bind(i64::from(challenge.iterations.get()))
+            .bind(challenge.seed.as_str())
+            .bind(serde_json::json!({ "round_id": challenge.round_id }).to_string())
+            .bind(Status::Created.as_str())
+            .bind(now_ms)
+            .bind(expires_at_ms)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Hands out what waits for this miner, oldest first, at most `limit`; each is `sent` when this returns, with one
+    /// `sent_at` for the batch.
+    pub async fn send_challenges(
+        &self,
+        hotkey: Hotkey,
+        limit: i64,
+        now_ms: i64,
+        expires_at_ms: i64,
+    ) -> Result<Vec<ChallengeRow>, StoreError> {
+        let mut transaction = self.begin().await?;
+        let waiting = sqlx::query(concat!(
+            challenge_columns!(),
+            " WHERE w.hotkey = $1 AND c.status = $2 AND c.expires_at >= $3 ORDER BY c.created_at, c.id LIMIT $4"
+        ))
+        .bind(hotkey.to_string())
+        .bind(Step::SEND.from.as_str())
+        .bind(now_ms)
+        .bind(limit)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let mut sent = Vec::with_capacity(waiting.len());
+        for row in &waiting {
+            let mut challenge = challenge_of(row)?;
+            let moved = sqlx::query(
+                "UPDATE challenges SET status = $1, sent_at = $2, expires_at = $3 WHERE id = $4 AND status = $5",
+            )
+            .bind(Step::SEND.to.as_str())
+            .bind(now_ms)
+            .bind(expires_at_ms)
+            .bind(challenge.key.0)
+            .bind(Step::SEND.from.as_str())
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+            if moved == 1 {
+                challenge.status = Step::SEND.to;
+                challenge.sent_at_ms = Some(now_ms);
+                challenge.expires_at_ms = Some(expires_at_ms);
+                sent.push(challenge);
+            }
+        }
+        transaction.commit().await?;
+        Ok(sent)
+    }
+
+    /// The challenge of this name, if it belongs to a worker of this miner.
+    pub async fn challenge(&self, hotkey: Hotkey, id: &ChallengeId) -> Result<Option<ChallengeRow>, StoreError> {
+        let row = sqlx::query(concat!(challenge_columns!(), " WHERE c.uuid = $1 AND w.hotkey = $2"))
+            .bind(id.as_str())
+            .bind(hotkey.to_string())
+            .fetch_optional(&self.reader)
+            .await?;
+        row.as_ref().map(challenge_of).transpose()
+    }
+
+    /// Stores a commitment with the rows drawn for it; false, and nothing stored, when the challenge is no longer
+    /// `sent`.
+    pub async fn commit_challenge(&self, key: ChallengeKey, commitment: &NewCommitment) -> Result<bool, StoreError> {
+        let targets: Vec<(u32, Option<u32>)> = commitment.rows.iter().map(|row| (*row, None)).collect();
+        let mut transaction = self.begin().await?;
+        let moved = sqlx::query(
+            "UPDATE challenges SET status = $1, committed_at = $2, expires_at = $3, targets = $4, units_total = 1,
+                                   compute_ms = CAST($2 - sent_at AS DOUBLE PRECISION)
+             WHERE id = $5 AND status = $6",
+        )
+        .bind(Step::COMMIT.to.as_str())
+        .bind(commitment.at_ms)
+        .bind(commitment.proof_deadline_at_ms)
+        .bind(serde_json::json!(targets).to_string())
+        .bind(key.0)
+        .bind(Step::COMMIT.from.as_str())
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if moved == 0 {
+            return Ok(false);
+        }
+        sqlx::query("INSERT INTO challenge_units (challenge, unit, root) VALUES ($1, $2, $3)")
+            .bind(key.0)
+            .bind(Unit::Cpu.as_str())
+            .bind(commitment.root.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Stores a proof; false, and nothing stored, when the challenge is no longer `committed`.
+    pub async fn accept_proof(&self, key: ChallengeKey, body: &[u8], now_ms: i64) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let moved = sqlx::query(
+            "UPDATE challenges SET status = $1, proof_at = $2, expires_at = NULL WHERE id = $3 AND status = $4",
+        )
+        .bind(Step::PROVE.to.as_str())
+        .bind(now_ms)
+        .bind(key.0)
+        .bind(Step::PROVE.from.as_str())
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if moved == 0 {
+            return Ok(false);
+        }
+        sqlx::query("INSERT INTO challenge_proofs (challenge, body, received_at) VALUES ($1, $2, $3)")
+            .bind(key.0)
+            .bind(body.to_vec())
+            .bind(now_ms)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// The proofs that have waited longest, oldest first, at most `limit`.
+    pub async fn oldest_proofs(&self, limit: i64) -> Result<Vec<PendingProof>, StoreError> {
+        let rows = sqlx::query(concat!(
+            challenge_columns!(", u.root, p.body, p.received_at"),
+            " JOIN challenge_proofs p ON p.challenge = c.id JOIN challenge_units u ON u.challenge = c.id
+              WHERE c.status = $1 ORDER BY p.received_at, c.id LIMIT $2"
+        ))
+        .bind(Status::Verifying.as_str())
+        .bind(limit)
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(PendingProof {
+                    challenge: challenge_of(row)?,
+                    root: row.try_get("root")?,
+                    body: row.try_get("body")?,
+                    proof_at_ms: row.try_get("received_at")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Ends a challenge that is being verified and forgets its proof; false when it is no longer `verifying`.
+    pub async fn conclude(
+        &self,
+        key: ChallengeKey,
+        verdict: &Verdict,
+        verify_ms: f64,
+        now_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let (code, note) = verdict.reason().unzip();
+        let ok = i64::from(*verdict == Verdict::Verified);
+        let mut transaction = self.begin().await?;
+        let moved = sqlx::query(
+            "UPDATE challenges SET status = $1, finished_at = $2, units_ok = $3, verify_ms = $4, fail_code = $5,
+                                   fail_note = $6
+             WHERE id = $7 AND status = $8",
+        )
+        .bind(verdict.status().as_str())
+        .bind(now_ms)
+        .bind(ok)
+        .bind(verify_ms)
+        .bind(code)
+        .bind(note.map(|note| note.chars().take(NOTE_CHARS).collect::<String>()))
+        .bind(key.0)
+        .bind(Status::Verifying.as_str())
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if moved == 0 {
+            return Ok(false);
+        }
+        if verdict.status() != Status::Void {
+            sqlx::query("UPDATE challenge_units SET ok = $1, fail_code = $2 WHERE challenge = $3")
+                .bind(ok)
+                .bind(code)
+                .bind(key.0)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        sqlx::query("DELETE FROM challenge_proofs WHERE challenge = $1").bind(key.0).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Ends what has passed its deadline. A commitment is waited for `grace_ms` longer.
+    pub async fn sweep_challenges(&self, now_ms: i64, grace_ms: i64) -> Result<Swept, StoreError> {
+        let never_fetched = Verdict::Void(VoidCode::NeverFetched, String::new());
+        let commitment_late = Verdict::Failed(FailCode::CommitmentLate, String::new());
+        let proof_late = Verdict::Failed(FailCode::ProofLate, String::new());
+        let mut transaction = self.begin().await?;
+        let swept = Swept {
+            never_fetched: end_expired(&mut transaction, Status::Created, &never_fetched, now_ms, now_ms).await?,
+            commitment_late: end_expired(&mut transaction, Status::Sent, &commitment_late, now_ms - grace_ms, now_ms)
+                .await?,
+            proof_late: end_expired(&mut transaction, Status::Committed, &proof_late, now_ms, now_ms).await?,
+        };
+        transaction.commit().await?;
+        Ok(swept)
+    }
+
+    /// At start, before anything is served: what passed its deadline while nobody listened is void, not failed.
+    /// Whatever still has time goes on, and stored proofs keep their turn.
+    pub async fn void_interrupted(&self, now_ms: i64) -> Result<u64, StoreError> {
+        let restart = Verdict::Void(VoidCode::Restart, "its deadline passed while the validator was down".to_owned());
+        let mut transaction = self.begin().await?;
+        let mut ended = 0;
+        for status in [Status::Created, Status::Sent, Status::Committed] {
+            ended += end_expired(&mut transaction, status, &restart, now_ms, now_ms).await?;
+        }
+        transaction.commit().await?;
+        Ok(ended)
+    }
+
+    /// Verified and failed challenges written since `since_ms`, oldest first: the input of scoring.
+    pub async fn outcomes_since(&self, since_ms: i64) -> Result<Vec<OutcomeRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT worker, created_at, status, compute_ms, units_ok FROM challenges
+             WHERE created_at >= $1 AND status IN ('verified', 'failed') ORDER BY created_at, id",
+        )
+        .bind(since_ms)
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(OutcomeRow {
+                    worker: WorkerKey(row.try_get("worker")?),
+                    created_at_ms: row.try_get("created_at")?,
+                    verified: parsed::<Status>("challenges", row, "status")? == Status::Verified,
+                    compute_ms: row.try_get("compute_ms")?,
+                    units_ok: row.try_get::<Option<i64>, _>("units_ok")?.unwrap_or(0),
+                })
+            })
+            .collect()
+    }
+
+    /// How many challenges are in each status; statuses without any are absent.
+    pub async fn challenge_counts(&self) -> Result<Vec<(Status, i64)>, StoreError> {
+        let rows = sqlx::query("SELECT status, COUNT(*) AS n FROM challenges GROUP BY status ORDER BY status")
+            .fetch_all(&self.reader)
+            .await?;
+        rows.iter().map(|row| Ok((parsed("challenges", row, "status")?, row.try_get("n")?))).collect()
+    }
+
+    /// The names of the challenges verified last, newest first, at most `limit`.
+    pub async fn last_verified(&self, limit: i64) -> Result<Vec<ChallengeId>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT uuid FROM challenges WHERE status = 'verified' ORDER BY finished_at DESC, id DESC LIMIT $1",
+        )
+        .bind(limit)
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter().map(|row| parsed("challenges", row, "uuid")).collect()
+    }
+}
+
+/// Ends what is in `status` and was due before `due_before_ms`.
+async fn end_expired(
+    transaction: &mut Transaction<'_, Any>,
+    status: Status,
+    verdict: &Verdict,
+    due_before_ms: i64,
+    now_ms: i64,
+) -> Result<u64, StoreError> {
+    let (code, note) = verdict.reason().unzip();
+    let ended = sqlx::query(
+        "UPDATE challenges SET status = $1, finished_at = $2, units_ok = 0, fail_code = $3, fail_note = $4
+         WHERE status = $5 AND expires_at < $6",
+    )
+    .bind(verdict.status().as_str())
+    .bind(now_ms)
+    .bind(code)
+    .bind(note)
+    .bind(status.as_str())
+    .bind(due_before_ms)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(ended.rows_affected())
+}
+
+fn challenge_of(row: &AnyRow) -> Result<ChallengeRow, StoreError> {
+    let params: String = row.try_get("params")?;
+    let params: Params = json("params", &params)?;
+    let targets: Option<String> = row.try_get("targets")?;
+    let targets: Vec<(u32, Option<u32>)> = targets.map_or(Ok(Vec::new()), |text| json("targets", &text))?;
+    Ok(ChallengeRow {
+        key: ChallengeKey(row.try_get("id")?),
+        id: parsed("challenges", row, "uuid")?,
+        worker_id: parsed("workers", row, "worker_id")?,
+        hotkey: parsed("workers", row, "hotkey")?,
+        size: number(row, "size", MatrixSize::new)?,
+        iterations: number(row, "iterations", Iterations::new)?,
+        seed: parsed("challenges", row, "seed")?,
+        round_id: params.round_id,
+        status: parsed("challenges", row, "status")?,
+        sent_at_ms: row.try_get("sent_at")?,
+        expires_at_ms: row.try_get("expires_at")?,
+        rows: targets.into_iter().map(|(row, _)| row).collect(),
+    })
+}
+
+/// The column `params`.
+#[derive(serde::Deserialize)]
+struct Params {
+    round_id: String,
+}
+
+fn number<T, E>(row: &AnyRow, column: &'static str, make: impl Fn(u32) -> Result<T, E>) -> Result<T, StoreError> {
+    let number: i64 = row.try_get(column)?;
+    let corrupt = || StoreError::Corrupt { table: "challenges", what: column, value: number.to_string() };
+    u32::try_from(number).ok().and_then(|number| make(number).ok()).ok_or_else(corrupt)
+}
+
+fn json<T: serde::de::DeserializeOwned>(column: &'static str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|_| StoreError::Corrupt {
+        table: "challenges",
+        what: column,
+        value: text.to_owned(),
+    })
+}

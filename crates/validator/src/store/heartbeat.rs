@@ -1,0 +1,468 @@
+//! What heartbeats tell: miners, their workers, what the machines are and how busy they are.
+//!
+//! [`Store::record_heartbeat`] writes one heartbeat in one transaction; the rows that come back out are what
+//! scheduling, scoring and the operator's view read.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use byteleap_protocol::hotkey::Hotkey;
+use byteleap_protocol::id::WorkerId;
+use sqlx::{Any, Row, Transaction};
+
+use super::gpu::SeenGpu;
+use super::{Store, StoreError, WorkerKey, json_of, parsed, texts_of};
+
+/// At most so many workers of one miner are active; the rest are stored and passed over (validator spec 3.3).
+pub const ACTIVE_WORKERS: i64 = 100;
+/// A worker counts as online for so long after a heartbeat.
+pub const WORKER_DEADLINE_MS: i64 = 120_000;
+/// A miner counts as online for so long after a heartbeat.
+pub const MINER_DEADLINE_MS: i64 = 30 * 60_000;
+
+/// One heartbeat of a miner, already checked: what the store writes.
+#[derive(Debug, Clone)]
+pub struct Heartbeat {
+    /// The authenticated sender.
+    pub hotkey: Hotkey,
+    /// The miner's version, when it says one.
+    pub version: Option<String>,
+    /// The miner's public address, when it says one.
+    pub public_ip: Option<IpAddr>,
+    /// Its workers, each id once.
+    pub workers: Vec<WorkerBeat>,
+    /// When it arrived.
+    pub at_ms: i64,
+}
+
+/// One worker inside a [`Heartbeat`].
+#[derive(Debug, Clone)]
+pub struct WorkerBeat {
+    /// The worker's own name for itself, unique within the hotkey.
+    pub worker_id: WorkerId,
+    /// A name for people.
+    pub name: Option<String>,
+    /// Version of its software.
+    pub version: Option<String>,
+    /// What it can compute: `cpu_matrix`, `gpu_matrix`.
+    pub capabilities: Vec<String>,
+    /// What the miner says of its state; shown, not used.
+    pub reported_status: Option<String>,
+    /// What the machine is.
+    pub specs: Specs,
+    /// How busy it is now.
+    pub usage: Usage,
+    /// UUIDs of the cards its driver sees, sorted: the set that presence is kept for.
+    pub gpu_set: Vec<String>,
+    /// Cards its compute plugin can use: the inventory.
+    pub gpus: Vec<SeenGpu>,
+}
+
+/// The parts of a machine's description that change rarely; written only when `hash` differs.
+#[derive(Debug, Clone, Default)]
+pub struct Specs {
+    /// Digest over the other fields.
+    pub hash: Vec<u8>,
+    /// Name of the processor.
+    pub cpu_model: Option<String>,
+    /// Logical processors.
+    pub cpu_count: Option<i64>,
+    /// Memory in MiB.
+    pub memory_mb: Option<i64>,
+    /// Size of `/` in GiB.
+    pub disk_gb: Option<i64>,
+    /// Cards the driver sees.
+    pub gpu_count: Option<i64>,
+    /// Operating system.
+    pub os: Option<String>,
+    /// Kernel release.
+    pub kernel: Option<String>,
+    /// The description as JSON text, for display.
+    pub raw: String,
+}
+
+/// The momentary state of a machine; only the latest is kept.
+#[derive(Debug, Clone, Default)]
+pub struct Usage {
+    /// Processor load in percent.
+    pub cpu_percent: Option<f64>,
+    /// Used memory in percent.
+    pub memory_percent: Option<f64>,
+    /// Free memory in MiB.
+    pub memory_free_mb: Option<i64>,
+    /// Free space of `/` in GiB.
+    pub disk_free_gb: Option<i64>,
+    /// Seconds since the machine started.
+    pub uptime_s: Option<i64>,
+    /// Its public address.
+    pub public_ip: Option<IpAddr>,
+}
+
+/// What became of a heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Workers that are beyond [`ACTIVE_WORKERS`].
+    pub over_limit: Vec<WorkerId>,
+    /// UUIDs that another worker holds.
+    pub contested_gpus: Vec<String>,
+}
+
+/// A miner ever heard of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MinerRow {
+    /// Who.
+    pub hotkey: Hotkey,
+    /// Its version.
+    pub version: Option<String>,
+    /// Its public address.
+    pub public_ip: Option<String>,
+    /// First heartbeat.
+    pub first_seen_at_ms: i64,
+    /// Latest heartbeat.
+    pub last_heartbeat_at_ms: Option<i64>,
+}
+
+/// A worker ever heard of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerRow {
+    /// Row number, which challenges and presence refer to.
+    pub key: WorkerKey,
+    /// Its miner.
+    pub hotkey: Hotkey,
+    /// Its own id.
+    pub worker_id: WorkerId,
+    /// A name for people.
+    pub name: Option<String>,
+    /// Version of its software.
+    pub version: Option<String>,
+    /// What it can compute.
+    pub capabilities: Vec<String>,
+    /// First heartbeat.
+    pub first_seen_at_ms: i64,
+    /// Latest heartbeat.
+    pub last_heartbeat_at_ms: i64,
+    /// Online until then.
+    pub deadline_at_ms: i64,
+    /// Beyond the limit of active workers: neither challenged nor scored.
+    pub over_limit: bool,
+}
+
+impl Store {
+    /// Writes a heartbeat, all of it or nothing.
+    pub async fn record_heartbeat(&self, heartbeat: &Heartbeat) -> Result<Recorded, StoreError> {
+        let mut transaction = self.begin().await?;
+        upsert_miner(&mut transaction, heartbeat).await?;
+        let before = known_workers(&mut transaction, heartbeat.hotkey).await?;
+        let mut recorded = Recorded::default();
+        for beat in &heartbeat.workers {
+            let worker = upsert_worker(&mut transaction, heartbeat, beat).await?;
+            let known_hash = before.get(&beat.worker_id).and_then(Option::as_deref);
+            write_specs(&mut transaction, worker, &beat.specs, known_hash, heartbeat.at_ms).await?;
+            write_usage(&mut transaction, worker, &beat.usage, heartbeat.at_ms).await?;
+            super::presence::mark(&mut transaction, worker, &beat.gpu_set, heartbeat.at_ms).await?;
+            if let Some(ip) = beat.usage.public_ip {
+                super::presence::note_address(&mut transaction, worker, ip, heartbeat.at_ms).await?;
+            }
+            for gpu in &beat.gpus {
+                if !super::gpu::claim(&mut transaction, worker, gpu, heartbeat.at_ms).await? {
+                    recorded.contested_gpus.push(gpu.uuid.clone());
+                }
+            }
+        }
+        recorded.over_limit = mark_over_limit(&mut transaction, heartbeat).await?;
+        transaction.commit().await?;
+        Ok(recorded)
+    }
+
+    /// Every miner, by hotkey.
+    pub async fn miners(&self) -> Result<Vec<MinerRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT hotkey, version, public_ip, first_seen_at, last_heartbeat_at FROM miners ORDER BY hotkey",
+        )
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(MinerRow {
+                    hotkey: parsed("miners", row, "hotkey")?,
+                    version: row.try_get("version")?,
+                    public_ip: row.try_get("public_ip")?,
+                    first_seen_at_ms: row.try_get("first_seen_at")?,
+                    last_heartbeat_at_ms: row.try_get("last_heartbeat_at")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Every worker that is not retired, by hotkey and age.
+    pub async fn workers(&self) -> Result<Vec<WorkerRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, hotkey, worker_id, name, version, capabilities, first_seen_at, last_heartbeat_at,
+                    deadline_at, over_limit
+             FROM workers WHERE state <> 'retired' ORDER BY hotkey, first_seen_at, id",
+        )
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(WorkerRow {
+                    key: WorkerKey(row.try_get("id")?),
+                    hotkey: parsed("workers", row, "hotkey")?,
+                    worker_id: parsed("workers", row, "worker_id")?,
+                    name: row.try_get("name")?,
+                    version: row.try_get("version")?,
+                    capabilities: texts_of("workers", "capabilities", row.try_get("capabilities")?)?,
+                    first_seen_at_ms: row.try_get("first_seen_at")?,
+                    last_heartbeat_at_ms: row.try_get("last_heartbeat_at")?,
+                    deadline_at_ms: row.try_get("deadline_at")?,
+                    over_limit: row.try_get::<i64, _>("over_limit")? != 0,
+                })
+            })
+            .collect()
+    }
+
+    /// Marks what has fallen silent as offline; returns how many workers and miners that were.
+    pub async fn sweep_offline(&self, now_ms: i64) -> Result<(u64, u64), StoreError> {
+        let mut transaction = self.begin().await?;
+        let workers = sqlx::query("UPDATE workers SET state = 'offline' WHERE state = 'online' AND deadline_at < $1")
+            .bind(now_ms)
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+        let miners = sqlx::query(
+            "UPDATE miners SET state = 'offline', state_changed_at = $1
+             WHERE state = 'online' AND last_heartbeat_at < $2",
+        )
+        .bind(now_ms)
+        .bind(now_ms - MINER_DEADLINE_MS)
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        transaction.commit().await?;
+        Ok((workers, miners))
+    }
+}
+
+/// First of the transaction, so that two heartbeats of one miner take turns.
+async fn upsert_miner(transaction: &mut Transaction<'_, Any>, heartbeat: &Heartbeat) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO miners (hotkey, version, public_ip, first_seen_at, last_heartbeat_at, state, state_changed_at)
+         VALUES ($1, $2, $3, $4, $4, 'online', $4)
+         ON CONFLICT (hotkey) DO UPDATE SET
+             version = COALESCE(excluded.version, miners.version),
+             public_ip = COALESCE(excluded.public_ip, miners.public_ip),
+             last_heartbeat_at = excluded.last_heartbeat_at,
+             state_changed_at = CASE WHEN miners.state = 'online' THEN miners.state_changed_at
+                                     ELSE excluded.state_changed_at END,
+             state = 'online'",
+    )
+    .bind(heartbeat.hotkey.to_string())
+    .bind(heartbeat.version.clone())
+    .bind(heartbeat.public_ip.map(|ip| ip.to_string()))
+    .bind(heartbeat.at_ms)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// The workers of this miner that are on record, each with the digest of its specs.
+async fn known_workers(
+    transaction: &mut Transaction<'_, Any>,
+    hotkey: Hotkey,
+) -> Result<HashMap<WorkerId, Option<Vec<u8>>>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT w.worker_id, s.hash FROM workers w LEFT JOIN worker_specs s ON s.worker = w.id WHERE w.hotkey = $1",
+    )
+    .bind(hotkey.to_string())
+    .fetch_all(&mut **transaction)
+    .await?;
+    rows.iter().map(|row| Ok((parsed("workers", row, "worker_id")?, row.try_get("hash")?))).collect()
+}
+
+async fn upsert_worker(
+    transaction: &mut Transaction<'_, Any>,
+    heartbeat: &Heartbeat,
+    beat: &WorkerBeat,
+) -> Result<WorkerKey, StoreError> {
+    let row = sqlx::query(
+        "INSERT INTO workers (hotkey, worker_id, name, version, capabilities, reported_status, first_seen_at,
+                              last_heartbeat_at, deadline_at, state, over_limit)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, 'online', 0)
+         ON CONFLICT (hotkey, worker_id) DO UPDATE SET
+             name = COALESCE(excluded.name, workers.name),
+             version = COALESCE(excluded.version, workers.version),
+             capabilities = excluded.capabilities,
+             reported_status = excluded.reported_status,
+             last_heartbeat_at = excluded.last_heartbeat_at,
+             deadline_at = excluded.deadline_at,
+             state = 'online'
+         RETURNING id",
+    )
+    .bind(heartbeat.hotkey.to_string())
+    .bind(beat.worker_id.as_str())
+    .bind(beat.name.clone())
+    .bind(beat.version.clone())
+    .bind(json_of(&beat.capabilities))
+    .bind(beat.reported_status.clone())
+    .bind(heartbeat.at_ms)
+    .bind(heartbeat.at_ms + WORKER_DEADLINE_MS)
+    .fetch_one(&mut **transaction)
+    .await?;
+    Ok(WorkerKey(row.try_get("id")?))
+}
+
+async fn write_specs(
+    transaction: &mut Transaction<'_, Any>,
+    worker: WorkerKey,
+    specs: &Specs,
+    known_hash: Option<&[u8]>,
+    at_ms: i64,
+) -> Result<(), StoreError> {
+    if known_hash == Some(specs.hash.as_slice()) {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO worker_specs (worker, hash, cpu_model, cpu_count, memory_mb, disk_gb, gpu_count, os, kernel, raw,
+                                   changed_at, seen_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
+         ON CONFLICT (worker) DO UPDATE SET
+             hash = excluded.hash, cpu_model = excluded.cpu_model, cpu_count = excluded.cpu_count,
+             memory_mb = excluded.memory_mb, disk_gb = excluded.disk_gb, gpu_count = excluded.gpu_count,
+             os = excluded.os, kernel = excluded.kernel, raw = excluded.raw, changed_at = excluded.changed_at,
+             seen_at = excluded.seen_at",
+    )
+    .bind(worker.0)
+    .bind(specs.hash.clone())
+    .bind(specs.cpu_model.clone())
+    .bind(specs.cpu_count)
+    .bind(specs.memory_mb)
+    .bind(specs.disk_gb)
+    .bind(specs.gpu_count)
+    .bind(specs.os.clone())
+    .bind(specs.kernel.clone())
+    .bind(specs.raw.as_str())
+    .bind(at_ms)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+async fn write_usage(
+    transaction: &mut Transaction<'_, Any>,
+    worker: WorkerKey,
+    usage: &Usage,
+    at_ms: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO worker_usage (worker, cpu_pct, mem_pct, mem_free_mb, disk_free_gb, uptime_s, public_ip, at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+         ON CONFLICT (worker) DO UPDATE SET
+             cpu_pct = excluded.cpu_pct, mem_pct = excluded.mem_pct, mem_free_mb = excluded.mem_free_mb,
+             disk_free_gb = excluded.disk_free_gb, uptime_s = excluded.uptime_s, public_ip = excluded.public_ip,
+             at = excluded.at",
+    )
+    .bind(worker.0)
+    .bind(usage.cpu_percent)
+    .bind(usage.memory_percent)
+    .bind(usage.memory_free_mb)
+    .bind(usage.disk_free_gb)
+    .bind(usage.uptime_s)
+    .bind(usage.public_ip.map(|ip| ip.to_string()))
+    .bind(at_ms)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// The oldest live workers are the active ones, so that nobody pushes out a machine that has served for long.
+async fn mark_over_limit(
+    transaction: &mut Transaction<'_, Any>,
+    heartbeat: &Heartbeat,
+) -> Result<Vec<WorkerId>, StoreError> {
+    sqlx::query(
+        "UPDATE workers SET over_limit = CASE WHEN id IN (
+             SELECT id FROM workers WHERE hotkey = $1 AND deadline_at >= $2 ORDER BY first_seen_at, id LIMIT $3
+         ) THEN 0 ELSE 1 END
+         WHERE hotkey = $1 AND deadline_at >= $2",
+    )
+    .bind(heartbeat.hotkey.to_string())
+    .bind(heartbeat.at_ms)
+    .bind(ACTIVE_WORKERS)
+    .execute(&mut **transaction)
+    .await?;
+    let rows = sqlx::query(
+        "SELECT worker_id FROM workers WHERE hotkey = $1 AND deadline_at >= $2 AND over_limit = 1
+         ORDER BY first_seen_at, id",
+    )
+    .bind(heartbeat.hotkey.to_string())
+    .bind(heartbeat.at_ms)
+    .fetch_all(&mut **transaction)
+    .await?;
+    rows.iter().map(|row| parsed("workers", row, "worker_id")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, store};
+    use super::*;
+
+    const MINER: Hotkey = Hotkey([1; 32]);
+
+    fn beat(worker_id: &str) -> WorkerBeat {
+        WorkerBeat { capabilities: vec!["cpu_matrix".to_owned()], ..testing::beat(worker_id) }
+    }
+
+    fn heartbeat(workers: Vec<WorkerBeat>, at_ms: i64) -> Heartbeat {
+        Heartbeat { hotkey: MINER, version: None, public_ip: None, workers, at_ms }
+    }
+
+    #[tokio::test]
+    async fn a_worker_keeps_its_row_and_what_it_no_longer_says() {
+        let (store, _folder) = store().await;
+        let named = WorkerBeat { name: Some("rack".to_owned()), ..beat("w") };
+        store.record_heartbeat(&heartbeat(vec![named], 1_000)).await.unwrap();
+        store.record_heartbeat(&heartbeat(vec![beat("w")], 61_000)).await.unwrap();
+        let workers = store.workers().await.unwrap();
+        assert_eq!(workers.len(), 1);
+        assert_eq!(workers[0].name.as_deref(), Some("rack"));
+        assert_eq!((workers[0].first_seen_at_ms, workers[0].last_heartbeat_at_ms), (1_000, 61_000));
+        assert_eq!(workers[0].deadline_at_ms, 61_000 + WORKER_DEADLINE_MS);
+    }
+
+    #[tokio::test]
+    async fn the_hundred_oldest_live_workers_are_active() {
+        let (store, _folder) = store().await;
+        store.record_heartbeat(&heartbeat(vec![beat("old")], 0)).await.unwrap();
+        let many: Vec<_> = (0..101).map(|i| beat(&format!("w{i:03}"))).collect();
+        let recorded = store.record_heartbeat(&heartbeat(many.clone(), 60_000)).await.unwrap();
+        assert_eq!(recorded.over_limit, ["w099", "w100"].map(|id| id.parse().unwrap()));
+        // The old one has fallen silent, so its place is free.
+        let recorded = store.record_heartbeat(&heartbeat(many, 60_000 + WORKER_DEADLINE_MS)).await.unwrap();
+        assert_eq!(recorded.over_limit, ["w100".parse().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn specs_are_written_only_when_they_change() {
+        let (store, _folder) = store().await;
+        let changed_at = async |store: &Store| -> i64 {
+            let row = sqlx::query("SELECT changed_at FROM worker_specs").fetch_one(&store.reader).await.unwrap();
+            row.try_get("changed_at").unwrap()
+        };
+        store.record_heartbeat(&heartbeat(vec![beat("w")], 1)).await.unwrap();
+        store.record_heartbeat(&heartbeat(vec![beat("w")], 2)).await.unwrap();
+        assert_eq!(changed_at(&store).await, 1);
+        let mut other = beat("w");
+        other.specs.hash = vec![2];
+        store.record_heartbeat(&heartbeat(vec![other], 3)).await.unwrap();
+        assert_eq!(changed_at(&store).await, 3);
+    }
+
+    #[tokio::test]
+    async fn silence_ends_in_offline() {
+        let (store, _folder) = store().await;
+        store.record_heartbeat(&heartbeat(vec![beat("w")], 0)).await.unwrap();
+        assert_eq!(store.sweep_offline(WORKER_DEADLINE_MS).await.unwrap(), (0, 0));
+        assert_eq!(store.sweep_offline(WORKER_DEADLINE_MS + 1).await.unwrap(), (1, 0));
+        assert_eq!(store.sweep_offline(MINER_DEADLINE_MS + 1).await.unwrap(), (0, 1));
+    }
+}

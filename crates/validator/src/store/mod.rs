@@ -1,0 +1,163 @@
+//! The validator's memory: every fact that must outlive the process, in SQLite or PostgreSQL.
+//!
+//! One SQL text serves both engines. It goes through sqlx's `Any` driver, so only 64-bit integers, doubles, text and
+//! blobs cross it; booleans are 0 and 1, JSON is text, times are unix milliseconds in UTC (fields end in `_at_ms`).
+//! Only two statements know the engine: [`Engine::begin`] and [`Engine::connection_setup`].
+//!
+//! The files follow a challenge: [`heartbeat`] (who is there), [`gpu`] (with which cards), [`presence`] (since when),
+//! [`lease`] (rented or not), [`challenge`] (asked, answered, judged). [`migrate`] makes the tables they use.
+//!
+//! SQLite has one writing connection and a few reading ones over a write-ahead log; with PostgreSQL both are one pool.
+//! A transaction that returned `Ok` from its commit is on disk (`synchronous = FULL`), so callers acknowledge after it.
+
+pub mod challenge;
+pub mod gpu;
+pub mod heartbeat;
+pub mod lease;
+pub mod migrate;
+pub mod presence;
+mod url;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::any::{AnyPoolOptions, AnyRow};
+use sqlx::{Any, AnyPool, Row, Transaction};
+
+pub use self::url::{DatabaseUrl, Engine, UrlError};
+
+/// The row number of a worker in `workers`: what other tables refer to. Never leaves this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerKey(pub i64);
+
+/// The row number of a challenge in `challenges`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChallengeKey(pub i64);
+
+/// Connections that only read. SQLite readers never wait for the writer.
+const READERS: u32 = 4;
+/// Connections that write, where the engine serves several.
+const POSTGRES_WRITERS: u32 = 8;
+/// How long a request waits for a free connection before it fails.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the store could not answer. The text is for the operator's log and never for a peer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The engine refused or could not be reached.
+    #[error("database: {0}")]
+    Engine(#[from] sqlx::Error),
+    /// A row holds what this program never writes.
+    #[error("database: table {table} holds an unreadable {what}: {value:?}")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The column or the meaning of the value.
+        what: &'static str,
+        /// What was found.
+        value: String,
+    },
+    /// The tables are not those of this program.
+    #[error("{0}")]
+    Schema(String),
+}
+
+/// The handle to the database; cheap to clone, one per process.
+#[derive(Debug, Clone)]
+pub struct Store {
+    engine: Engine,
+    writer: AnyPool,
+    reader: AnyPool,
+}
+
+impl Store {
+    /// Connects, creating a SQLite file that does not exist yet; the tables come from [`Store::migrate_up`].
+    pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let engine = url.engine();
+        let pool = |connections: u32| {
+            AnyPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
+                move |connection, _| {
+                    Box::pin(async move {
+                        sqlx::raw_sql(engine.connection_setup()).execute(connection).await?;
+                        Ok(())
+                    })
+                },
+            )
+        };
+        let (writer, reader) = match engine {
+            // The writer comes first: it creates the file.
+            Engine::Sqlite => (pool(1).connect(url.as_str()).await?, pool(READERS).connect(url.as_str()).await?),
+            Engine::Postgres => {
+                let both = pool(READERS + POSTGRES_WRITERS).connect(url.as_str()).await?;
+                (both.clone(), both)
+            }
+        };
+        Ok(Self { engine, writer, reader })
+    }
+
+    /// Asks the engine for a sign of life.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.reader).await?;
+        Ok(())
+    }
+
+    /// Closes every connection after what is in flight.
+    pub async fn close(&self) {
+        self.writer.close().await;
+        self.reader.close().await;
+    }
+
+    /// A transaction that may write. On SQLite it holds the only writer, so keep it short.
+    async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        Ok(self.writer.begin_with(self.engine.begin()).await?)
+    }
+}
+
+/// A checked value out of a text column.
+fn parsed<T: FromStr>(table: &'static str, row: &AnyRow, column: &'static str) -> Result<T, StoreError> {
+    let text: String = row.try_get(column)?;
+    text.parse().map_err(|_| StoreError::Corrupt { table, what: column, value: text })
+}
+
+/// A list of texts out of a JSON column.
+fn texts_of(table: &'static str, what: &'static str, text: String) -> Result<Vec<String>, StoreError> {
+    serde_json::from_str(&text).map_err(|_| StoreError::Corrupt { table, what, value: text })
+}
+
+/// A list of texts as a JSON column holds it.
+fn json_of(texts: &[String]) -> String {
+    serde_json::Value::from(texts).to_string()
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A database in a folder of its own, gone with the test.
+
+    use super::heartbeat::{Specs, Usage, WorkerBeat};
+    use super::{DatabaseUrl, Store};
+
+    /// A heartbeat's entry for a bare worker.
+    pub(crate) fn beat(worker_id: &str) -> WorkerBeat {
+        WorkerBeat {
+            worker_id: worker_id.parse().unwrap(),
+            name: None,
+            version: None,
+            capabilities: Vec::new(),
+            reported_status: None,
+            specs: Specs { hash: vec![1], raw: "{}".to_owned(), ..Specs::default() },
+            usage: Usage::default(),
+            gpu_set: Vec::new(),
+            gpus: Vec::new(),
+        }
+    }
+
+    /// An empty store with all tables, and the folder that holds it.
+    pub(crate) async fn store() -> (Store, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let url: DatabaseUrl = format!("sqlite:///{}", folder.path().join("validator.db").display()).parse().unwrap();
+        let store = Store::open(&url).await.unwrap();
+        store.migrate_up(0).await.unwrap();
+        (store, folder)
+    }
+}

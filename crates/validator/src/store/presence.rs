@@ -1,0 +1,276 @@
+//! Since when, and from where: presence bitmaps and address runs, the inputs of availability.
+//!
+//! A day of a worker is 288 bits, one for every five minutes (UTC) in which a heartbeat named it, kept apart by the
+//! set of GPUs it reported. An address run lasts until another address is seen; an empty address breaks nothing.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use sha2::{Digest, Sha256};
+use sqlx::{Any, Row, Transaction};
+
+use super::{Store, StoreError, WorkerKey, json_of, texts_of};
+
+/// Length of a presence bucket.
+pub const BUCKET_MS: i64 = 5 * 60_000;
+/// Buckets in a day.
+pub const BUCKETS_PER_DAY: usize = 288;
+const BITMAP_BYTES: usize = BUCKETS_PER_DAY / 8;
+
+/// The buckets of one UTC day in which something was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DayBits([u8; BITMAP_BYTES]);
+
+impl DayBits {
+    /// Nothing heard.
+    pub const EMPTY: Self = Self([0; BITMAP_BYTES]);
+
+    /// Whether bucket `index` (0..288) is set; false beyond the day.
+    pub fn get(&self, index: usize) -> bool {
+        self.0.get(index / 8).is_some_and(|byte| byte & (1 << (index % 8)) != 0)
+    }
+
+    /// Sets bucket `index` (0..288); beyond the day nothing happens.
+    pub fn set(&mut self, index: usize) {
+        if let Some(byte) = self.0.get_mut(index / 8) {
+            *byte |= 1 << (index % 8);
+        }
+    }
+
+    /// Adds the buckets of another.
+    pub fn union(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine |= theirs;
+        }
+    }
+}
+
+/// One worker on one day with one set of GPUs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresenceRow {
+    /// Whose.
+    pub worker: WorkerKey,
+    /// Days since 1970-01-01.
+    pub day: i64,
+    /// UUIDs of the GPUs it reported then, sorted.
+    pub gpus: Vec<String>,
+    /// When.
+    pub bits: DayBits,
+}
+
+impl PresenceRow {
+    /// The buckets that are set, as `unix seconds / 300`.
+    pub fn buckets(&self) -> impl Iterator<Item = i64> + '_ {
+        let first = self.day * BUCKETS_PER_DAY as i64;
+        (0..BUCKETS_PER_DAY).filter(|index| self.bits.get(*index)).map(move |index| first + index as i64)
+    }
+}
+
+/// A stretch of time in which a worker had one public address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressRun {
+    /// Whose.
+    pub worker: WorkerKey,
+    /// First heartbeat with it.
+    pub from_at_ms: i64,
+    /// Latest heartbeat with it.
+    pub to_at_ms: i64,
+    /// The address.
+    pub ip: String,
+}
+
+/// The day and the bucket within it of a moment.
+fn place(at_ms: i64) -> (i64, usize) {
+    let bucket = at_ms.div_euclid(BUCKET_MS);
+    let per_day = BUCKETS_PER_DAY as i64;
+    (bucket.div_euclid(per_day), bucket.rem_euclid(per_day) as usize)
+}
+
+impl Store {
+    /// All presence from the day of `since_ms` on, by worker and day.
+    pub async fn presence_since(&self, since_ms: i64) -> Result<Vec<PresenceRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT p.worker, p.day, p.bits, s.uuids FROM presence_days p JOIN gpu_sets s ON s.id = p.gpu_set
+             WHERE p.day >= $1 ORDER BY p.worker, p.day, p.gpu_set",
+        )
+        .bind(place(since_ms).0)
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(PresenceRow {
+                    worker: WorkerKey(row.try_get("worker")?),
+                    day: row.try_get("day")?,
+                    gpus: texts_of("gpu_sets", "uuids", row.try_get("uuids")?)?,
+                    bits: bits_of(row.try_get("bits")?)?,
+                })
+            })
+            .collect()
+    }
+
+    /// The address runs that reach into the time since `since_ms`, by worker and time. The changes of a worker in
+    /// that time are its runs less one.
+    pub async fn addresses_since(&self, since_ms: i64) -> Result<Vec<AddressRun>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT worker, from_at, to_at, ip FROM worker_addresses WHERE to_at >= $1 ORDER BY worker, from_at",
+        )
+        .bind(since_ms)
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(AddressRun {
+                    worker: WorkerKey(row.try_get("worker")?),
+                    from_at_ms: row.try_get("from_at")?,
+                    to_at_ms: row.try_get("to_at")?,
+                    ip: row.try_get("ip")?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Sets the bit of now.
+pub(super) async fn mark(
+    transaction: &mut Transaction<'_, Any>,
+    worker: WorkerKey,
+    gpus: &[String],
+    at_ms: i64,
+) -> Result<(), StoreError> {
+    let (day, bucket) = place(at_ms);
+    let set = gpu_set(transaction, gpus).await?;
+    let row = sqlx::query("SELECT bits FROM presence_days WHERE worker = $1 AND day = $2 AND gpu_set = $3")
+        .bind(worker.0)
+        .bind(day)
+        .bind(set)
+        .fetch_optional(&mut **transaction)
+        .await?;
+    let mut bits = row.map_or(Ok(DayBits::EMPTY), |row| bits_of(row.try_get("bits")?))?;
+    if bits.get(bucket) {
+        return Ok(());
+    }
+    bits.set(bucket);
+    sqlx::query(
+        "INSERT INTO presence_days (worker, day, gpu_set, bits) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (worker, day, gpu_set) DO UPDATE SET bits = excluded.bits",
+    )
+    .bind(worker.0)
+    .bind(day)
+    .bind(set)
+    .bind(bits.0.to_vec())
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Prolongs the run of this address, or begins one.
+pub(super) async fn note_address(
+    transaction: &mut Transaction<'_, Any>,
+    worker: WorkerKey,
+    ip: IpAddr,
+    at_ms: i64,
+) -> Result<(), StoreError> {
+    let prolonged = sqlx::query(
+        "UPDATE worker_addresses SET to_at = $1 WHERE worker = $2 AND ip = $3
+         AND from_at = (SELECT MAX(from_at) FROM worker_addresses WHERE worker = $2)",
+    )
+    .bind(at_ms)
+    .bind(worker.0)
+    .bind(ip.to_string())
+    .execute(&mut **transaction)
+    .await?
+    .rows_affected();
+    if prolonged == 0 {
+        sqlx::query(
+            "INSERT INTO worker_addresses (worker, from_at, to_at, ip) VALUES ($1, $2, $2, $3)
+             ON CONFLICT (worker, from_at) DO UPDATE SET ip = excluded.ip",
+        )
+        .bind(worker.0)
+        .bind(at_ms)
+        .bind(ip.to_string())
+        .execute(&mut **transaction)
+        .await?;
+    }
+    Ok(())
+}
+
+/// The row of a set of GPUs, made on first sight.
+async fn gpu_set(transaction: &mut Transaction<'_, Any>, gpus: &[String]) -> Result<i64, StoreError> {
+    let distinct: Vec<String> = gpus.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
+    let uuids = json_of(&distinct);
+    let row = sqlx::query(
+        "INSERT INTO gpu_sets (hash, uuids) VALUES ($1, $2)
+         ON CONFLICT (hash) DO UPDATE SET uuids = excluded.uuids RETURNING id",
+    )
+    .bind(Sha256::digest(&uuids).to_vec())
+    .bind(uuids)
+    .fetch_one(&mut **transaction)
+    .await?;
+    Ok(row.try_get("id")?)
+}
+
+fn bits_of(bytes: Vec<u8>) -> Result<DayBits, StoreError> {
+    let length = bytes.len();
+    bytes.try_into().map(DayBits).map_err(|_| StoreError::Corrupt {
+        table: "presence_days",
+        what: "bitmap length",
+        value: length.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use byteleap_protocol::hotkey::Hotkey;
+
+    use super::super::heartbeat::{Heartbeat, Usage, WorkerBeat};
+    use super::super::testing::{self, store};
+    use super::*;
+
+    const DAY_MS: i64 = 86_400_000;
+
+    async fn beat(store: &Store, at_ms: i64, gpus: &[&str], ip: Option<&str>) {
+        let worker = WorkerBeat {
+            gpu_set: gpus.iter().map(|uuid| (*uuid).to_owned()).collect(),
+            usage: Usage { public_ip: ip.map(|ip| ip.parse().unwrap()), ..Usage::default() },
+            ..testing::beat("w")
+        };
+        let heartbeat =
+            Heartbeat { hotkey: Hotkey([1; 32]), version: None, public_ip: None, workers: vec![worker], at_ms };
+        store.record_heartbeat(&heartbeat).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_set_once_and_days_begin_at_midnight_utc() {
+        let (store, _folder) = store().await;
+        for at_ms in [10 * DAY_MS - 1, 10 * DAY_MS, 10 * DAY_MS + 60_000, 10 * DAY_MS + BUCKET_MS] {
+            beat(&store, at_ms, &[], None).await;
+        }
+        let rows = store.presence_since(9 * DAY_MS).await.unwrap();
+        let buckets: Vec<_> = rows.iter().flat_map(PresenceRow::buckets).collect();
+        assert_eq!(buckets, [10 * 288 - 1, 10 * 288, 10 * 288 + 1]);
+        assert_eq!(store.presence_since(10 * DAY_MS).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn presence_is_kept_apart_by_gpu_set() {
+        let (store, _folder) = store().await;
+        beat(&store, 0, &["GPU-b", "GPU-a", "GPU-a"], None).await;
+        beat(&store, BUCKET_MS, &["GPU-a", "GPU-b"], None).await;
+        beat(&store, BUCKET_MS, &["GPU-a"], None).await;
+        let rows = store.presence_since(0).await.unwrap();
+        let seen: Vec<_> = rows.iter().map(|row| (row.gpus.join(" "), row.buckets().collect::<Vec<_>>())).collect();
+        assert_eq!(seen, [("GPU-a GPU-b".to_owned(), vec![0, 1]), ("GPU-a".to_owned(), vec![1])]);
+    }
+
+    #[tokio::test]
+    async fn an_empty_address_does_not_break_a_run() {
+        let (store, _folder) = store().await;
+        let addresses = [Some("192.0.2.1"), None, Some("192.0.2.1"), Some("192.0.2.2"), Some("192.0.2.1")];
+        for (minute, ip) in addresses.into_iter().enumerate() {
+            beat(&store, minute as i64 * 60_000, &[], ip).await;
+        }
+        let runs = store.addresses_since(0).await.unwrap();
+        let runs: Vec<_> = runs.iter().map(|run| (run.from_at_ms / 60_000, run.to_at_ms / 60_000)).collect();
+        assert_eq!(runs, [(0, 2), (3, 3), (4, 4)]);
+    }
+}
