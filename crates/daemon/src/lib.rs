@@ -1,1 +1,19 @@
-//! What every long-running process needs once.
+//! What every long-running process of ByteLeap needs once: its configuration, command line, log, tasks and admin
+//! endpoint. The three daemons differ in what they do, never in how they are started, watched and stopped.
+//!
+//! This crate knows nothing of what a process does: no challenge, no chain, no message appears here.
+//!
+//! The modules follow the life of a process: [`cli`] parses the command line, [`config`] reads the table of keys,
+//! [`logging`] opens the log, [`tasks`] runs named tasks until a signal drains them, [`admin`] answers `/livez`,
+//! `/readyz`, `/metrics` and `/status` meanwhile, and [`notify`] tells systemd. [`clock`] is the time they all share,
+//! a parameter so that tests hold it.
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod logging;
+pub mod notify;
+pub mod tasks;
