@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::rules::{check_axon, check_rate, check_weights};
-use crate::{Block, Chain, ChainError, Epoch, Head, Hotkey, Metagraph, Receipt, Rules, Signer, Weights};
+use crate::{Block, Chain, ChainError, Epoch, Head, Hotkey, Metagraph, Neuron, Receipt, Rules, Signer, Weights};
 
 /// Pace that [`FixedChain`] reports; its blocks pass only when told to.
 const SLOT: Duration = Duration::from_millis(250);
@@ -34,6 +34,28 @@ impl FixedChain {
     pub fn new(metagraph: Metagraph, rules: Rules) -> Self {
         let state = State { metagraph, rules, served: Vec::new(), submitted: Vec::new() };
         Self { state: watch::Sender::new(state) }
+    }
+
+    /// A subnet at block 1 whose rules let everything through: `hotkeys` take the uids from 0, the first of them owns the
+    /// subnet, and each is its own coldkey and holds stake and a permit.
+    #[must_use]
+    pub fn of(netuid: u16, hotkeys: &[Hotkey]) -> Self {
+        let neurons = (0..).zip(hotkeys).map(|(uid, hotkey)| unremarkable(uid, *hotkey)).collect();
+        let owner_hotkey = hotkeys.first().copied().unwrap_or(Hotkey([0; 32]));
+        let rules = Rules {
+            tempo: 10,
+            immunity_period: 0,
+            min_allowed_weights: 1,
+            max_weight_limit: u16::MAX,
+            weights_version: 0,
+            weights_rate_limit: 0,
+            serving_rate_limit: 0,
+            stake_threshold: 0,
+            commit_reveal: false,
+            reveal_period: 1,
+            max_uids: 256,
+        };
+        Self::new(Metagraph { netuid, block: 1, owner_hotkey, neurons }, rules)
     }
 
     /// Lets `blocks` blocks pass and wakes whoever waits for one.
@@ -123,6 +145,23 @@ impl State {
     }
 }
 
+/// A neuron with nothing special about it.
+fn unremarkable(uid: u16, hotkey: Hotkey) -> Neuron {
+    Neuron {
+        uid,
+        hotkey,
+        coldkey: hotkey.0,
+        axon: None,
+        axon_version: 0,
+        alpha_stake: 1_000_000_000,
+        total_stake: 1_000_000_000,
+        validator_permit: true,
+        active: true,
+        last_update: 0,
+        registered_at: 0,
+    }
+}
+
 /// A stand-in that differs from block to block.
 fn block_hash(block: Block) -> [u8; 32] {
     let mut hash = [0; 32];
@@ -182,5 +221,82 @@ impl Chain for FixedChain {
 
     async fn set_weights(&self, netuid: u16, weights: &Weights, by: &dyn Signer) -> Result<Receipt, ChainError> {
         self.dispatch(netuid, |state| state.set(weights, &by.hotkey()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wallet::keypair_from_uri;
+    use crate::{Keypair, Weights};
+
+    const NETUID: u16 = 128;
+
+    fn alice() -> Keypair {
+        keypair_from_uri("//Alice").unwrap()
+    }
+
+    fn bob() -> Keypair {
+        keypair_from_uri("//Bob").unwrap()
+    }
+
+    fn chain() -> FixedChain {
+        FixedChain::of(NETUID, &[alice().hotkey(), bob().hotkey()])
+    }
+
+    fn weights() -> Weights {
+        Weights::emit(&[(0, 1.0), (1, 3.0)], 0).unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn accepted_weights_are_kept_with_their_sender() {
+        let chain = chain();
+        chain.set_weights(NETUID, &weights(), &bob()).await.unwrap();
+        assert_eq!(chain.submitted(), [(bob().hotkey(), weights())]);
+        assert_eq!(chain.metagraph(NETUID).await.unwrap().neurons[1].last_update, 1);
+    }
+
+    #[tokio::test]
+    async fn the_rate_limit_runs_in_blocks() {
+        let chain = chain();
+        chain.change_rules(|rules| rules.weights_rate_limit = 5);
+        chain.set_weights(NETUID, &weights(), &bob()).await.unwrap();
+        chain.advance(2);
+        assert_eq!(chain.set_weights(NETUID, &weights(), &bob()).await, Err(ChainError::TooSoon(4)));
+        chain.advance(4);
+        chain.set_weights(NETUID, &weights(), &bob()).await.unwrap();
+        assert_eq!(chain.submitted().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn refused_weights_leave_no_trace() {
+        let chain = chain();
+        chain.change_metagraph(|metagraph| metagraph.neurons[1].validator_permit = false);
+        let refused = chain.set_weights(NETUID, &weights(), &bob()).await;
+        assert_eq!(refused, Err(ChainError::refused("NeuronNoValidatorPermit")));
+        assert!(chain.submitted().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_block_wakes_whoever_waits_for_it() {
+        let chain = chain();
+        assert_eq!(chain.next_block(0).await.unwrap().block, 1);
+        let (head, ()) = tokio::join!(chain.next_block(1), async { chain.advance(2) });
+        assert_eq!(head.unwrap().block, 3);
+    }
+
+    #[tokio::test]
+    async fn an_axon_appears_in_the_metagraph_and_is_not_sent_twice() {
+        let chain = chain();
+        let address = "10.0.0.1:8091".parse().unwrap();
+        assert!(chain.serve_axon(NETUID, address, 1, &alice()).await.unwrap().is_some());
+        assert_eq!(chain.metagraph(NETUID).await.unwrap().neurons[0].axon, Some(address));
+        assert_eq!(chain.serve_axon(NETUID, address, 1, &alice()).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn another_subnet_does_not_exist() {
+        assert_eq!(chain().metagraph(1).await, Err(ChainError::refused("SubnetNotExists")));
+        assert_eq!(chain().uid(NETUID, &bob().hotkey()).await, Ok(Some(1)));
     }
 }

@@ -106,3 +106,120 @@ pub(crate) fn check_axon(address: SocketAddr) -> Result<(), ChainError> {
     }
     if address.port() == 0 { Err(ChainError::refused("InvalidPort")) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Neuron;
+
+    const VALIDATOR: Hotkey = Hotkey([1; 32]);
+
+    /// Four neurons; the validator is uid 1 and uid 0 owns the subnet. Each test breaks one rule.
+    fn subnet() -> (Metagraph, Rules) {
+        let neuron = |uid: u16| Neuron {
+            uid,
+            hotkey: Hotkey([uid as u8; 32]),
+            coldkey: [9; 32],
+            axon: None,
+            axon_version: 0,
+            alpha_stake: 0,
+            total_stake: 100,
+            validator_permit: true,
+            active: true,
+            last_update: 50,
+            registered_at: 50,
+        };
+        let neurons = (0..4).map(neuron).collect();
+        let metagraph = Metagraph { netuid: 128, block: 1000, owner_hotkey: Hotkey([0; 32]), neurons };
+        let rules = Rules {
+            tempo: 360,
+            immunity_period: 0,
+            min_allowed_weights: 2,
+            max_weight_limit: u16::MAX,
+            weights_version: 7,
+            weights_rate_limit: 100,
+            serving_rate_limit: 50,
+            stake_threshold: 100,
+            commit_reveal: false,
+            reveal_period: 1,
+            max_uids: 4,
+        };
+        (metagraph, rules)
+    }
+
+    fn weights(uids: &[u16], version_key: u64) -> Weights {
+        let pairs: Vec<_> = uids.iter().map(|uid| (*uid, 1.0)).collect();
+        Weights::emit(&pairs, version_key).unwrap().unwrap()
+    }
+
+    /// The answer to a vector over uids 2 and 3 after `change` was made to the subnet.
+    fn answer(change: impl FnOnce(&mut Metagraph, &mut Rules)) -> Result<(), ChainError> {
+        let (mut metagraph, mut rules) = subnet();
+        change(&mut metagraph, &mut rules);
+        check_weights(&weights(&[2, 3], 7), &VALIDATOR, &metagraph, &rules)
+    }
+
+    #[test]
+    fn weights_that_keep_every_rule_pass() {
+        assert_eq!(answer(|_, _| {}), Ok(()));
+        assert_eq!(answer(|_, rules| rules.weights_version = 0), Ok(()));
+    }
+
+    #[test]
+    fn each_broken_rule_has_the_name_that_the_chain_gives_it() {
+        let refused = |name| Err(ChainError::refused(name));
+        assert_eq!(answer(|subnet, _| subnet.neurons.truncate(1)), refused("UidsLengthExceedUidsInSubNet"));
+        assert_eq!(answer(|subnet, _| subnet.neurons[1].hotkey.0[0] = 77), Err(ChainError::NotRegistered(128)));
+        assert_eq!(answer(|subnet, _| subnet.neurons[1].total_stake = 99), refused("NotEnoughStakeToSetWeights"));
+        assert_eq!(answer(|_, rules| rules.weights_version = 8), refused("IncorrectWeightVersionKey"));
+        assert_eq!(answer(|subnet, _| subnet.neurons[1].last_update = 990), Err(ChainError::TooSoon(91)));
+        assert_eq!(answer(|subnet, _| subnet.neurons[1].validator_permit = false), refused("NeuronNoValidatorPermit"));
+        assert_eq!(answer(|subnet, _| subnet.neurons.truncate(3)), refused("UidVecContainInvalidOne"));
+        assert_eq!(answer(|_, rules| rules.min_allowed_weights = 3), refused("WeightVecLengthIsLow"));
+        assert_eq!(answer(|_, rules| rules.max_weight_limit = 32_000), refused("MaxWeightExceeded"));
+        assert!(matches!(answer(|_, rules| rules.commit_reveal = true), Err(ChainError::Unsupported(_))));
+    }
+
+    #[test]
+    fn no_more_weights_are_demanded_than_there_are_neurons() {
+        let (metagraph, mut rules) = subnet();
+        rules.min_allowed_weights = 1024;
+        assert_eq!(check_weights(&weights(&[0, 1, 2, 3], 7), &VALIDATOR, &metagraph, &rules), Ok(()));
+    }
+
+    #[test]
+    fn the_owner_needs_neither_stake_nor_permit() {
+        let owner = |subnet: &mut Metagraph, _: &mut Rules| {
+            subnet.owner_hotkey = VALIDATOR;
+            subnet.neurons[1].total_stake = 0;
+            subnet.neurons[1].validator_permit = false;
+        };
+        assert_eq!(answer(owner), Ok(()));
+    }
+
+    #[test]
+    fn a_lone_self_weight_needs_no_permit_and_no_company() {
+        let (mut metagraph, rules) = subnet();
+        metagraph.neurons[1].validator_permit = false;
+        assert_eq!(check_weights(&weights(&[1], 7), &VALIDATOR, &metagraph, &rules), Ok(()));
+    }
+
+    #[test]
+    fn a_rate_limit_ends_one_block_after_the_chain_would_end_it() {
+        assert_eq!(check_rate(0, 100, 5), Ok(()), "never set");
+        assert_eq!(check_rate(50, 0, 50), Ok(()), "no limit");
+        assert_eq!(check_rate(50, 100, 150), Err(ChainError::TooSoon(1)));
+        assert_eq!(check_rate(50, 100, 151), Ok(()));
+        assert_eq!(check_rate(50, u64::MAX, 51), Err(ChainError::TooSoon(u64::MAX - 51)));
+    }
+
+    #[test]
+    fn axons_that_the_chain_refuses_are_not_sent() {
+        for address in ["0.0.0.0:1", "127.0.0.1:8091", "255.255.255.255:1", "[::]:1", "[::1]:8091"] {
+            assert_eq!(check_axon(address.parse().unwrap()), Err(ChainError::refused("InvalidIpAddress")), "{address}");
+        }
+        assert_eq!(check_axon("10.0.0.1:0".parse().unwrap()), Err(ChainError::refused("InvalidPort")));
+        assert_eq!(check_axon("127.0.0.2:8091".parse().unwrap()), Ok(()));
+        assert_eq!(check_axon("[2001:db8::1]:8091".parse().unwrap()), Ok(()));
+    }
+}

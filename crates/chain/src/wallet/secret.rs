@@ -110,6 +110,16 @@ mod tests {
     use crate::Signer;
 
     #[test]
+    fn a_phrase_gives_the_seed_and_the_private_key_of_the_official_wallet() {
+        let vectors: serde_json::Value = serde_json::from_str(include_str!("../../tests/vectors/wallet.json")).unwrap();
+        let hotkey = &vectors["hotkey"];
+        let seed = seed_of(hotkey["mnemonic"].as_str().unwrap()).unwrap();
+        assert_eq!(format!("0x{}", hex::encode(*seed)), hotkey["secret_seed"]);
+        assert_eq!(format!("0x{}", hex::encode(*expanded(&seed))), hotkey["private_key"]);
+        assert_eq!(Keypair::from_seed(&seed).hotkey().to_string(), hotkey["ss58_address"]);
+    }
+
+    #[test]
     fn new_phrases_are_twelve_words_and_never_the_same() {
         let (one, other) = (new_phrase(), new_phrase());
         assert_eq!(one.split(' ').count(), 12);

@@ -1,0 +1,6 @@
+//! The crate against recorded truth: files and numbers that the official tools wrote.
+
+#![cfg(test)]
+
+mod wallet;
+mod weights;
