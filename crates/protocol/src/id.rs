@@ -121,28 +121,25 @@ name_type!(
     MessageId, "message_id", 128
 );
 
-impl ChallengeId {
-    /// A fresh identifier (UUID v4 text) from `rng`.
-    #[must_use]
-    pub fn random(rng: &mut impl RngCore) -> Self {
-        Self(random_uuid(rng).to_string())
-    }
-}
+name_type!(
+    /// A sealed session between two parties; the side that accepts the handshake issues UUID v4 texts.
+    SessionId, "session_id", 128
+);
 
-impl MessageId {
-    /// A fresh identifier (UUID v4 text) from `rng`.
-    #[must_use]
-    pub fn random(rng: &mut impl RngCore) -> Self {
-        Self(random_uuid(rng).to_string())
-    }
+macro_rules! random_names {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// A fresh UUID v4 text from `rng`.
+            #[must_use]
+            pub fn random(rng: &mut impl RngCore) -> Self {
+                let mut bytes = [0_u8; 16];
+                rng.fill_bytes(&mut bytes);
+                Self(uuid::Builder::from_random_bytes(bytes).into_uuid().to_string())
+            }
+        }
+    )*};
 }
-
-/// A version 4 UUID from `rng`.
-pub(crate) fn random_uuid(rng: &mut impl RngCore) -> uuid::Uuid {
-    let mut bytes = [0_u8; 16];
-    rng.fill_bytes(&mut bytes);
-    uuid::Builder::from_random_bytes(bytes).into_uuid()
-}
+random_names!(ChallengeId, MessageId, SessionId);
 
 /// What computed a result: the processor, or one GPU. On the wire `"-1"` or the GPU's UUID, as the field `uuid`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

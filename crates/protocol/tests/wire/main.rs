@@ -1,0 +1,10 @@
+//! The wire vectors: what deployed peers send, compute and refuse, byte for byte.
+
+#[cfg(test)]
+mod canonical_json;
+#[cfg(test)]
+mod merkle;
+#[cfg(test)]
+mod replay_window;
+#[cfg(test)]
+mod session;
