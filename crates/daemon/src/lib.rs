@@ -5,7 +5,7 @@
 //!
 //! The modules follow the life of a process: [`cli`] parses the command line, [`config`] reads the table of keys,
 //! [`logging`] opens the log, [`tasks`] runs named tasks until a signal drains them, [`admin`] answers `/livez`,
-//! `/readyz`, `/metrics` and `/status` meanwhile, and [`notify`] tells systemd. [`clock`] is the time they all share,
+//! `/readyz`, `/metrics` and `/status` meanwhile, and both tell systemd (`notify`). [`clock`] is the time they all share,
 //! a parameter so that tests hold it.
 
 #![forbid(unsafe_code)]
@@ -15,5 +15,5 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod logging;
-pub mod notify;
+mod notify;
 pub mod tasks;

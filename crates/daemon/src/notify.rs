@@ -1,7 +1,7 @@
 //! What systemd hears from a daemon (`Type=notify`): that it is ready, still alive, and stopping.
 //!
 //! The protocol is one datagram of `KEY=value` to the socket that `$NOTIFY_SOCKET` names (sd_notify(3)); without that
-//! variable nobody listens and nothing is sent.
+//! variable nobody listens and nothing is sent. The admin endpoint announces readiness and life, [`crate::tasks`] the stop.
 
 use std::{
     ffi::OsStr,
@@ -16,19 +16,21 @@ use std::{
     time::Duration,
 };
 
+use crate::admin::Readiness;
+
 /// One thing to tell the service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// The daemon has started and does its work.
     Ready,
-    /// The daemon is alive; due at least every [`watchdog_interval`].
+    /// The daemon is alive.
     Watchdog,
     /// The daemon is draining.
     Stopping,
 }
 
 /// Tells the service manager, if there is one. A manager that cannot be reached is logged and otherwise passed over.
-pub fn notify(state: State) {
+pub(crate) fn notify(state: State) {
     if let Some(socket) = std::env::var_os("NOTIFY_SOCKET")
         && let Err(error) = send(&socket, state)
     {
@@ -36,9 +38,30 @@ pub fn notify(state: State) {
     }
 }
 
-/// How often [`State::Watchdog`] is due, half of what `$WATCHDOG_USEC` allows; `None` where no watchdog is set.
-#[must_use]
-pub fn watchdog_interval() -> Option<Duration> {
+/// Says once that the daemon is ready, and from the start, where a watchdog is set, that it is alive: for ever.
+pub(crate) async fn announce(readiness: Readiness) {
+    let alive = async {
+        match watchdog_interval() {
+            Some(interval) => loop {
+                notify(State::Watchdog);
+                tokio::time::sleep(interval).await;
+            },
+            None => std::future::pending().await,
+        }
+    };
+    let ready = async {
+        readiness.ready().await;
+        notify(State::Ready);
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = alive => {}
+        () = ready => {}
+    }
+}
+
+/// Half of what `$WATCHDOG_USEC` allows; `None` where no watchdog is set.
+fn watchdog_interval() -> Option<Duration> {
     interval_of(&std::env::var("WATCHDOG_USEC").ok()?)
 }
 

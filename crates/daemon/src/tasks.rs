@@ -20,6 +20,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::notify::{State, notify};
+
 /// What a task may fail with.
 pub type TaskError = Box<dyn StdError + Send + Sync>;
 
@@ -77,11 +79,11 @@ pub struct Tasks {
 struct Shared {
     stop: CancellationToken,
     tracker: TaskTracker,
-    state: Mutex<State>,
+    ledger: Mutex<Ledger>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Ledger {
     next_id: u64,
     running: BTreeMap<u64, String>,
     failure: Option<Error>,
@@ -108,7 +110,7 @@ impl Tasks {
     /// Names of the tasks that run now.
     #[must_use]
     pub fn running(&self) -> Vec<String> {
-        self.state().running.values().cloned().collect()
+        self.ledger().running.values().cloned().collect()
     }
 
     /// Spawns a task that runs until its token is cancelled. Its error, panic or early end stops the process.
@@ -173,13 +175,14 @@ impl Tasks {
                 self.stop();
             }
         }
+        notify(State::Stopping);
         self.shared.tracker.close();
         let drained = tokio::select! {
             () = self.shared.tracker.wait() => Ok(()),
             () = tokio::time::sleep(deadline) => Err(Error::Undrained { deadline, tasks: self.running() }),
             _ = signals.next() => Err(Error::Interrupted { tasks: self.running() }),
         };
-        match (self.state().failure.take(), drained) {
+        match (self.ledger().failure.take(), drained) {
             (Some(failure), Err(undrained)) => {
                 tracing::error!(error = chain(&undrained), "tasks did not drain");
                 Err(failure)
@@ -195,10 +198,10 @@ impl Tasks {
         E: Into<TaskError> + Send + 'static,
     {
         let id = {
-            let mut state = self.state();
-            state.next_id += 1;
-            let id = state.next_id;
-            state.running.insert(id, name.clone());
+            let mut ledger = self.ledger();
+            ledger.next_id += 1;
+            let id = ledger.next_id;
+            ledger.running.insert(id, name.clone());
             id
         };
         let shared = self.clone();
@@ -216,18 +219,18 @@ impl Tasks {
             Ok(()) => None,
             Err(error) => Some(error),
         };
-        let mut state = self.state();
-        state.running.remove(&id);
+        let mut ledger = self.ledger();
+        ledger.running.remove(&id);
         if let Some(failure) = failure {
             tracing::error!(error = chain(&failure), "task failed: the process stops");
-            state.failure.get_or_insert(failure);
-            drop(state);
+            ledger.failure.get_or_insert(failure);
+            drop(ledger);
             self.stop();
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -385,6 +388,14 @@ mod tests {
         raise.send("SIGINT").await.unwrap();
         let error = tasks.run(signals, Duration::from_millis(1)).await.unwrap_err();
         assert!(matches!(&error, Error::Undrained { tasks, .. } if *tasks == ["stuck"]), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_real_sigterm_is_received() {
+        let mut signals = Signals::of_process().unwrap();
+        let killed = std::process::Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status();
+        assert!(killed.unwrap().success());
+        assert_eq!(signals.next().await, "SIGTERM");
     }
 
     #[tokio::test]

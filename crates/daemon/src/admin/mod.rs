@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Key;
+use crate::{config::Key, notify};
 
 pub use self::{
     client::{ClientError, get},
@@ -138,13 +138,14 @@ impl Admin {
         self.address
     }
 
-    /// Serves until `stop`, then gives open requests a moment to finish.
+    /// Serves until `stop`, then gives open requests a moment to finish. Meanwhile the service manager hears when the
+    /// daemon is ready, and that it is alive.
     ///
     /// # Errors
     ///
     /// The listener broke.
     pub async fn serve(self, pages: Pages, stop: CancellationToken) -> Result<(), std::io::Error> {
-        let metrics = pages.metrics.clone();
+        let (metrics, readiness) = (pages.metrics.clone(), pages.readiness.clone());
         let router = Router::new()
             .route("/livez", routing::get(|| async { "alive\n" }))
             .route("/readyz", routing::get(ready).with_state(pages.readiness))
@@ -164,6 +165,7 @@ impl Admin {
             served = serving => served,
             () = closing => Ok(()),
             () = upkeep(metrics) => Ok(()),
+            () = notify::announce(readiness) => Ok(()),
         }
     }
 }

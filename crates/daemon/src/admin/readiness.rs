@@ -1,14 +1,13 @@
 //! Whether the daemon does its work: a gate for each thing it waits for.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::watch;
 
 /// The gates of one process, as a cheap handle. Ready when none is closed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Readiness {
-    closed: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    closed: Arc<watch::Sender<BTreeMap<&'static str, String>>>,
 }
 
 /// One thing the daemon waits for. Its owner opens it, and closes it again when the thing is lost.
@@ -22,7 +21,7 @@ impl Readiness {
     /// No gates: ready.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { closed: Arc::new(watch::Sender::new(BTreeMap::new())) }
     }
 
     /// A new gate, closed for this reason.
@@ -36,28 +35,38 @@ impl Readiness {
     /// Whether every gate is open.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.lock().is_empty()
+        self.closed.borrow().is_empty()
     }
 
     /// The closed gates with their reasons.
     #[must_use]
     pub fn closed(&self) -> BTreeMap<&'static str, String> {
-        self.lock().clone()
+        self.closed.borrow().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until every gate is open.
+    pub async fn ready(&self) {
+        // The sender lives as long as this handle, so that the wait ends only when it is satisfied.
+        let _ = self.closed.subscribe().wait_for(BTreeMap::is_empty).await;
+    }
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl Gate {
     /// The thing is there.
     pub fn open(&self) {
-        self.readiness.lock().remove(self.name);
+        self.readiness.closed.send_if_modified(|closed| closed.remove(self.name).is_some());
     }
 
     /// The thing is missing, for this reason.
     pub fn close(&self, reason: impl Into<String>) {
-        self.readiness.lock().insert(self.name, reason.into());
+        self.readiness.closed.send_modify(|closed| {
+            closed.insert(self.name, reason.into());
+        });
     }
 }

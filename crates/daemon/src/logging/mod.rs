@@ -124,7 +124,7 @@ pub fn start(options: &Options) -> Result<Log, Error> {
         path: options.file.as_ref().map(|file| file.path.clone()).unwrap_or_default(),
         source,
     })?;
-    let (queue, sender) = queue::start(std::io::stdout(), file).map_err(Error::Thread)?;
+    let (queue, sender) = queue::start(options.format, std::io::stdout(), file).map_err(Error::Thread)?;
     subscriber(options, sender).try_init().map_err(|_| Error::Twice)?;
     Ok(Log { _queue: queue })
 }

@@ -13,6 +13,7 @@ use std::{
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::file::RotatedFile;
+use crate::cli::LogFormat;
 
 /// Lines that may wait.
 const MAX_QUEUED_LINES: usize = 8192;
@@ -45,16 +46,27 @@ pub(super) struct Line<'a> {
 }
 
 /// Starts the writer thread.
-pub(super) fn start(console: impl Write + Send + 'static, file: Option<RotatedFile>) -> io::Result<(Writer, Sender)> {
+pub(super) fn start(
+    format: LogFormat,
+    console: impl Write + Send + 'static,
+    file: Option<RotatedFile>,
+) -> io::Result<(Writer, Sender)> {
     let (orders, queued) = mpsc::sync_channel(MAX_QUEUED_LINES);
     let lost = Arc::new(AtomicU64::new(0));
     let sender = Sender { orders: orders.clone(), lost: lost.clone() };
-    let thread =
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&queued, &lost, console, file))?;
+    let thread = std::thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(move || write(format, &queued, &lost, console, file))?;
     Ok((Writer { orders, thread: Some(thread) }, sender))
 }
 
-fn write(queued: &Receiver<Order>, lost: &AtomicU64, mut console: impl Write, mut file: Option<RotatedFile>) {
+fn write(
+    format: LogFormat,
+    queued: &Receiver<Order>,
+    lost: &AtomicU64,
+    mut console: impl Write,
+    mut file: Option<RotatedFile>,
+) {
     let mut put = |line: &[u8]| {
         // A console that is gone (a closed pipe) must not silence the file, nor the other way round, and there is
         // nobody left to tell but the other of the two.
@@ -69,10 +81,17 @@ fn write(queued: &Receiver<Order>, lost: &AtomicU64, mut console: impl Write, mu
         put(&line);
         let lost = lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            put(format!(
-                "{{\"level\":\"WARN\",\"message\":\"log lines lost, the writer is too slow\",\"lost\":{lost}}}\n"
-            )
-            .as_bytes());
+            put(lost_line(format, lost).as_bytes());
+        }
+    }
+}
+
+fn lost_line(format: LogFormat, lost: u64) -> String {
+    match format {
+        LogFormat::Text => format!("WARN log lines lost, the writer is too slow lost={lost}\n"),
+        LogFormat::Json => {
+            let line = serde_json::json!({ "level": "WARN", "message": "log lines lost, the writer is too slow", "lost": lost });
+            format!("{line}\n")
         }
     }
 }
@@ -153,7 +172,7 @@ mod tests {
     #[test]
     fn what_is_queued_is_written_before_the_end() {
         let console = Console::default();
-        let (writer, sender) = start(console.clone(), None).unwrap();
+        let (writer, sender) = start(LogFormat::Json, console.clone(), None).unwrap();
         for line in 0..1000 {
             log(&sender, &format!("{line}\n"));
         }
@@ -166,7 +185,7 @@ mod tests {
     fn a_full_queue_drops_lines_without_waiting_and_says_how_many() {
         let console = Console::default();
         let closed = console.gate.lock().unwrap();
-        let (writer, sender) = start(console.clone(), None).unwrap();
+        let (writer, sender) = start(LogFormat::Json, console.clone(), None).unwrap();
         // One line may be in the writer's hand besides those that are queued.
         let sent = MAX_QUEUED_LINES + 101;
         for _ in 0..sent {
@@ -199,7 +218,7 @@ mod tests {
             rotation: super::super::Rotation::daily(),
             retention: super::super::Retention::Files(3),
         };
-        let (writer, sender) = start(Gone, Some(RotatedFile::open(&options).unwrap())).unwrap();
+        let (writer, sender) = start(LogFormat::Text, Gone, Some(RotatedFile::open(&options).unwrap())).unwrap();
         log(&sender, "still here\n");
         drop(writer);
         assert_eq!(std::fs::read_to_string(path).unwrap(), "still here\n");
