@@ -65,6 +65,13 @@ impl DayBits {
         self.0[byte] |= bit;
     }
 
+    /// Whether a bucket of this day is marked.
+    #[must_use]
+    pub fn contains(&self, bucket: Bucket) -> bool {
+        let (byte, bit) = bucket.position();
+        self.0[byte] & bit != 0
+    }
+
     /// Buckets in either.
     #[must_use]
     pub fn union(mut self, other: Self) -> Self {
@@ -197,6 +204,7 @@ mod tests {
         bits.insert(Bucket::at(9 * BUCKET_MS + 1));
         assert_eq!(&bits.as_bytes()[..2], &[0b0000_0001, 0b0000_0010]);
         assert_eq!(DayBits::from_bytes(*bits.as_bytes()), bits);
+        assert!(bits.contains(Bucket::at(BUCKET_MS - 1)) && !bits.contains(Bucket::at(BUCKET_MS)));
         assert_eq!(Bucket::at(-1).day(), -1);
     }
 

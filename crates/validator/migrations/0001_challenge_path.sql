@@ -214,6 +214,7 @@ CREATE TABLE scoring_rounds (
 );
 CREATE INDEX scoring_rounds_at ON scoring_rounds (at);
 
+-- What somebody may want to sort or sum by has a column; `detail` holds every number of the score, with its reasons.
 CREATE TABLE round_workers (
     round ref NOT NULL REFERENCES scoring_rounds (id),
     worker ref NOT NULL REFERENCES workers (id),
@@ -226,6 +227,7 @@ CREATE TABLE round_workers (
     address_changes int NOT NULL,
     perf num NOT NULL,
     counted bool NOT NULL,
+    detail json NOT NULL,
     PRIMARY KEY (round, worker)
 );
 
@@ -241,6 +243,7 @@ CREATE TABLE round_miners (
     availability num NOT NULL,
     composite num NOT NULL,
     weight num NOT NULL,
+    detail json NOT NULL,
     PRIMARY KEY (round, hotkey)
 );
 CREATE INDEX round_miners_hotkey ON round_miners (hotkey, round);

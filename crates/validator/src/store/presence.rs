@@ -6,44 +6,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use byteleap_scoring::presence::{Bucket, DayBits};
 use sha2::{Digest, Sha256};
 use sqlx::{Any, Row, Transaction};
 
 use super::{Store, StoreError, WorkerKey, json_of, texts_of};
-
-/// Length of a presence bucket.
-pub const BUCKET_MS: i64 = 5 * 60_000;
-/// Buckets in a day.
-pub const BUCKETS_PER_DAY: usize = 288;
-const BITMAP_BYTES: usize = BUCKETS_PER_DAY / 8;
-
-/// The buckets of one UTC day in which something was heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DayBits([u8; BITMAP_BYTES]);
-
-impl DayBits {
-    /// Nothing heard.
-    pub const EMPTY: Self = Self([0; BITMAP_BYTES]);
-
-    /// Whether bucket `index` (0..288) is set; false beyond the day.
-    pub fn get(&self, index: usize) -> bool {
-        self.0.get(index / 8).is_some_and(|byte| byte & (1 << (index % 8)) != 0)
-    }
-
-    /// Sets bucket `index` (0..288); beyond the day nothing happens.
-    pub fn set(&mut self, index: usize) {
-        if let Some(byte) = self.0.get_mut(index / 8) {
-            *byte |= 1 << (index % 8);
-        }
-    }
-
-    /// Adds the buckets of another.
-    pub fn union(&mut self, other: &Self) {
-        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
-            *mine |= theirs;
-        }
-    }
-}
 
 /// One worker on one day with one set of GPUs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,14 +23,6 @@ pub struct PresenceRow {
     pub gpus: Vec<String>,
     /// When.
     pub bits: DayBits,
-}
-
-impl PresenceRow {
-    /// The buckets that are set, as `unix seconds / 300`.
-    pub fn buckets(&self) -> impl Iterator<Item = i64> + '_ {
-        let first = self.day * BUCKETS_PER_DAY as i64;
-        (0..BUCKETS_PER_DAY).filter(|index| self.bits.get(*index)).map(move |index| first + index as i64)
-    }
 }
 
 /// A stretch of time in which a worker had one public address.
@@ -79,13 +38,6 @@ pub struct AddressRun {
     pub ip: String,
 }
 
-/// The day and the bucket within it of a moment.
-fn place(at_ms: i64) -> (i64, usize) {
-    let bucket = at_ms.div_euclid(BUCKET_MS);
-    let per_day = BUCKETS_PER_DAY as i64;
-    (bucket.div_euclid(per_day), bucket.rem_euclid(per_day) as usize)
-}
-
 impl Store {
     /// All presence from the day of `since_ms` on, by worker and day.
     pub async fn presence_since(&self, since_ms: i64) -> Result<Vec<PresenceRow>, StoreError> {
@@ -93,7 +45,7 @@ impl Store {
             "SELECT p.worker, p.day, p.bits, s.uuids FROM presence_days p JOIN gpu_sets s ON s.id = p.gpu_set
              WHERE p.day >= $1 ORDER BY p.worker, p.day, p.gpu_set",
         )
-        .bind(place(since_ms).0)
+        .bind(Bucket::at(since_ms).day())
         .fetch_all(&self.reader)
         .await?;
         rows.iter()
@@ -137,27 +89,27 @@ pub(super) async fn mark(
     gpus: &[String],
     at_ms: i64,
 ) -> Result<(), StoreError> {
-    let (day, bucket) = place(at_ms);
+    let bucket = Bucket::at(at_ms);
     let set = gpu_set(transaction, gpus).await?;
     let row = sqlx::query("SELECT bits FROM presence_days WHERE worker = $1 AND day = $2 AND gpu_set = $3")
         .bind(worker.0)
-        .bind(day)
+        .bind(bucket.day())
         .bind(set)
         .fetch_optional(&mut **transaction)
         .await?;
     let mut bits = row.map_or(Ok(DayBits::EMPTY), |row| bits_of(row.try_get("bits")?))?;
-    if bits.get(bucket) {
+    if bits.contains(bucket) {
         return Ok(());
     }
-    bits.set(bucket);
+    bits.insert(bucket);
     sqlx::query(
         "INSERT INTO presence_days (worker, day, gpu_set, bits) VALUES ($1, $2, $3, $4)
          ON CONFLICT (worker, day, gpu_set) DO UPDATE SET bits = excluded.bits",
     )
     .bind(worker.0)
-    .bind(day)
+    .bind(bucket.day())
     .bind(set)
-    .bind(bits.0.to_vec())
+    .bind(bits.as_bytes().to_vec())
     .execute(&mut **transaction)
     .await?;
     Ok(())
@@ -211,7 +163,7 @@ async fn gpu_set(transaction: &mut Transaction<'_, Any>, gpus: &[String]) -> Res
 
 fn bits_of(bytes: Vec<u8>) -> Result<DayBits, StoreError> {
     let length = bytes.len();
-    bytes.try_into().map(DayBits).map_err(|_| StoreError::Corrupt {
+    bytes.try_into().map(DayBits::from_bytes).map_err(|_| StoreError::Corrupt {
         table: "presence_days",
         what: "bitmap length",
         value: length.to_string(),
@@ -221,12 +173,22 @@ fn bits_of(bytes: Vec<u8>) -> Result<DayBits, StoreError> {
 #[cfg(test)]
 mod tests {
     use byteleap_protocol::hotkey::Hotkey;
+    use byteleap_scoring::presence::{BUCKET_MS, BUCKETS_PER_DAY};
 
     use super::super::heartbeat::{Heartbeat, Usage, WorkerBeat};
     use super::super::testing::{self, store};
     use super::*;
 
     const DAY_MS: i64 = 86_400_000;
+
+    /// The buckets of some rows, as `unix seconds / 300`.
+    fn buckets(rows: &[PresenceRow]) -> Vec<i64> {
+        let of = |row: &PresenceRow| {
+            let (first, bits) = (row.day * BUCKETS_PER_DAY, row.bits);
+            (first..first + BUCKETS_PER_DAY).filter(move |index| bits.contains(Bucket::at(index * BUCKET_MS)))
+        };
+        rows.iter().flat_map(of).collect()
+    }
 
     async fn beat(store: &Store, at_ms: i64, gpus: &[&str], ip: Option<&str>) {
         let worker = WorkerBeat {
@@ -246,8 +208,7 @@ mod tests {
             beat(&store, at_ms, &[], None).await;
         }
         let rows = store.presence_since(9 * DAY_MS).await.unwrap();
-        let buckets: Vec<_> = rows.iter().flat_map(PresenceRow::buckets).collect();
-        assert_eq!(buckets, [10 * 288 - 1, 10 * 288, 10 * 288 + 1]);
+        assert_eq!(buckets(&rows), [10 * 288 - 1, 10 * 288, 10 * 288 + 1]);
         assert_eq!(store.presence_since(10 * DAY_MS).await.unwrap().len(), 1);
     }
 
@@ -258,7 +219,7 @@ mod tests {
         beat(&store, BUCKET_MS, &["GPU-a", "GPU-b"], None).await;
         beat(&store, BUCKET_MS, &["GPU-a"], None).await;
         let rows = store.presence_since(0).await.unwrap();
-        let seen: Vec<_> = rows.iter().map(|row| (row.gpus.join(" "), row.buckets().collect::<Vec<_>>())).collect();
+        let seen: Vec<_> = rows.iter().map(|row| (row.gpus.join(" "), buckets(std::slice::from_ref(row)))).collect();
         assert_eq!(seen, [("GPU-a GPU-b".to_owned(), vec![0, 1]), ("GPU-a".to_owned(), vec![1])]);
     }
 
