@@ -2,7 +2,14 @@
 //!
 //! It is not the arithmetic (`byteleap-compute`), not the formulas (`byteleap-scoring`) and not the wire format
 //! (`byteleap-protocol`): it is who is asked when, what is remembered, and what follows.
+//!
+//! The modules follow a miner's requests: [`metagraph`] says who may speak, [`desk`] is where the request arrives,
+//! [`intake`] takes heartbeats in, [`challenge`] takes a challenge from its first row to its verdict, and [`store`]
+//! remembers all of it in SQLite or PostgreSQL.
 #![forbid(unsafe_code)]
 
 pub mod challenge;
+pub mod desk;
+pub mod intake;
+pub mod metagraph;
 pub mod store;

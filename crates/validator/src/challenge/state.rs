@@ -11,6 +11,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use byteleap_compute::verify::Fault;
+
 /// Where a challenge is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
@@ -105,79 +107,82 @@ impl Step {
 }
 
 /// How a challenge ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Everything held.
     Verified,
     /// There is evidence against the worker.
-    Failed(FailCode, String),
-    /// We lost it.
-    Void(VoidCode, String),
+    Failed(Failure),
+    /// It counts for nothing.
+    Void(Loss),
 }
 
 impl Verdict {
     /// The last status that it leads to.
-    pub const fn status(&self) -> Status {
+    pub const fn status(self) -> Status {
         match self {
             Self::Verified => Status::Verified,
-            Self::Failed(..) => Status::Failed,
-            Self::Void(..) => Status::Void,
+            Self::Failed(_) => Status::Failed,
+            Self::Void(_) => Status::Void,
         }
     }
 
-    /// The code and the note beside it, for people.
-    pub fn reason(&self) -> Option<(&'static str, &str)> {
+    /// The lasting short name of the reason and a note for people; none where all held.
+    pub fn reason(self) -> Option<(&'static str, String)> {
         match self {
             Self::Verified => None,
-            Self::Failed(code, note) => Some((code.as_str(), note)),
-            Self::Void(code, note) => Some((code.as_str(), note)),
+            Self::Failed(failure) => Some((failure.code(), failure.to_string())),
+            Self::Void(loss) => Some((loss.code(), loss.to_string())),
         }
     }
 }
 
 /// Evidence against a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailCode {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
     /// No commitment before the deadline.
+    #[error("no commitment before the deadline")]
     CommitmentLate,
     /// No proof before the deadline.
+    #[error("no proof before the deadline")]
     ProofLate,
-    /// A row of the result is not the one that the seed gives.
-    WrongRow,
-    /// An opening does not lead to the committed root, or opens another row.
-    WrongOpening,
+    /// The proof does not hold.
+    #[error("{0}")]
+    Proof(Fault),
 }
 
-impl FailCode {
-    /// The text in the database.
-    pub const fn as_str(self) -> &'static str {
+impl Failure {
+    /// Its lasting short name, for storage and statistics.
+    pub fn code(self) -> &'static str {
         match self {
             Self::CommitmentLate => "commitment_late",
             Self::ProofLate => "proof_late",
-            Self::WrongRow => "wrong_row",
-            Self::WrongOpening => "wrong_opening",
+            Self::Proof(fault) => fault.code(),
         }
     }
 }
 
 /// Why a challenge counts for nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VoidCode {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Loss {
     /// The miner did not ask for it in time.
+    #[error("the miner did not ask for it in time")]
     NeverFetched,
     /// Its deadline passed while this validator was down.
+    #[error("its deadline passed while the validator was down")]
     Restart,
     /// The stored proof could not be judged for a reason that is ours.
-    VerifierFault,
+    #[error("the validator could not judge the stored proof")]
+    Verifier,
 }
 
-impl VoidCode {
-    /// The text in the database.
-    pub const fn as_str(self) -> &'static str {
+impl Loss {
+    /// Its lasting short name, for storage and statistics.
+    pub const fn code(self) -> &'static str {
         match self {
             Self::NeverFetched => "never_fetched",
             Self::Restart => "restart",
-            Self::VerifierFault => "verifier_fault",
+            Self::Verifier => "verifier",
         }
     }
 }

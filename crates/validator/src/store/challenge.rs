@@ -5,12 +5,13 @@
 
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::{ChallengeId, Iterations, MatrixSize, Seed, Unit, WorkerId};
+use byteleap_protocol::merkle::NodeHash;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
 
 use super::heartbeat::MINER_DEADLINE_MS;
 use super::{ChallengeKey, Store, StoreError, WorkerKey, parsed};
-use crate::challenge::state::{FailCode, Status, Step, Verdict, VoidCode};
+use crate::challenge::state::{Failure, Loss, Status, Step, Verdict};
 
 /// Everything that [`ChallengeRow`] holds, in one place.
 macro_rules! challenge_columns {
@@ -28,8 +29,6 @@ macro_rules! challenge_columns {
 }
 /// The kind in the column `kind`; GPU challenges come beside it.
 const CPU_MATRIX: &str = "cpu_matrix";
-/// Longest `fail_note`, in characters.
-const NOTE_CHARS: usize = 512;
 
 /// A worker whose turn it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,8 +90,8 @@ pub struct ChallengeRow {
 /// A commitment, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewCommitment {
-    /// Root over the row hashes, lower-case hexadecimal.
-    pub root: String,
+    /// Root over the row hashes.
+    pub root: NodeHash,
     /// The rows drawn for it, ascending.
     pub rows: Vec<u32>,
     /// When it arrived.
@@ -107,7 +106,7 @@ pub struct PendingProof {
     /// What was asked.
     pub challenge: ChallengeRow,
     /// What was committed.
-    pub root: String,
+    pub root: NodeHash,
     /// The proof as it was stored.
     pub body: Vec<u8>,
     /// When it arrived.
@@ -287,7 +286,7 @@ impl Store {
         sqlx::query("INSERT INTO challenge_units (challenge, unit, root) VALUES ($1, $2, $3)")
             .bind(key.0)
             .bind(Unit::Cpu.as_str())
-            .bind(commitment.root.as_str())
+            .bind(commitment.root.to_string())
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
@@ -335,7 +334,7 @@ impl Store {
             .map(|row| {
                 Ok(PendingProof {
                     challenge: challenge_of(row)?,
-                    root: row.try_get("root")?,
+                    root: parsed("challenge_units", row, "root")?,
                     body: row.try_get("body")?,
                     proof_at_ms: row.try_get("received_at")?,
                 })
@@ -347,12 +346,12 @@ impl Store {
     pub async fn conclude(
         &self,
         key: ChallengeKey,
-        verdict: &Verdict,
+        verdict: Verdict,
         verify_ms: f64,
         now_ms: i64,
     ) -> Result<bool, StoreError> {
         let (code, note) = verdict.reason().unzip();
-        let ok = i64::from(*verdict == Verdict::Verified);
+        let ok = i64::from(verdict == Verdict::Verified);
         let mut transaction = self.begin().await?;
         let moved = sqlx::query(
             "UPDATE challenges SET status = $1, finished_at = $2, units_ok = $3, verify_ms = $4, fail_code = $5,
@@ -364,7 +363,7 @@ impl Store {
         .bind(ok)
         .bind(verify_ms)
         .bind(code)
-        .bind(note.map(|note| note.chars().take(NOTE_CHARS).collect::<String>()))
+        .bind(note)
         .bind(key.0)
         .bind(Status::Verifying.as_str())
         .execute(&mut *transaction)
@@ -388,15 +387,15 @@ impl Store {
 
     /// Ends what has passed its deadline. A commitment is waited for `grace_ms` longer.
     pub async fn sweep_challenges(&self, now_ms: i64, grace_ms: i64) -> Result<Swept, StoreError> {
-        let never_fetched = Verdict::Void(VoidCode::NeverFetched, String::new());
-        let commitment_late = Verdict::Failed(FailCode::CommitmentLate, String::new());
-        let proof_late = Verdict::Failed(FailCode::ProofLate, String::new());
+        let never_fetched = Verdict::Void(Loss::NeverFetched);
+        let commitment_late = Verdict::Failed(Failure::CommitmentLate);
+        let proof_late = Verdict::Failed(Failure::ProofLate);
         let mut transaction = self.begin().await?;
         let swept = Swept {
-            never_fetched: end_expired(&mut transaction, Status::Created, &never_fetched, now_ms, now_ms).await?,
-            commitment_late: end_expired(&mut transaction, Status::Sent, &commitment_late, now_ms - grace_ms, now_ms)
+            never_fetched: end_expired(&mut transaction, Status::Created, never_fetched, now_ms, now_ms).await?,
+            commitment_late: end_expired(&mut transaction, Status::Sent, commitment_late, now_ms - grace_ms, now_ms)
                 .await?,
-            proof_late: end_expired(&mut transaction, Status::Committed, &proof_late, now_ms, now_ms).await?,
+            proof_late: end_expired(&mut transaction, Status::Committed, proof_late, now_ms, now_ms).await?,
         };
         transaction.commit().await?;
         Ok(swept)
@@ -405,11 +404,11 @@ impl Store {
     /// At start, before anything is served: what passed its deadline while nobody listened is void, not failed.
     /// Whatever still has time goes on, and stored proofs keep their turn.
     pub async fn void_interrupted(&self, now_ms: i64) -> Result<u64, StoreError> {
-        let restart = Verdict::Void(VoidCode::Restart, "its deadline passed while the validator was down".to_owned());
+        let restart = Verdict::Void(Loss::Restart);
         let mut transaction = self.begin().await?;
         let mut ended = 0;
         for status in [Status::Created, Status::Sent, Status::Committed] {
-            ended += end_expired(&mut transaction, status, &restart, now_ms, now_ms).await?;
+            ended += end_expired(&mut transaction, status, restart, now_ms, now_ms).await?;
         }
         transaction.commit().await?;
         Ok(ended)
@@ -461,7 +460,7 @@ impl Store {
 async fn end_expired(
     transaction: &mut Transaction<'_, Any>,
     status: Status,
-    verdict: &Verdict,
+    verdict: Verdict,
     due_before_ms: i64,
     now_ms: i64,
 ) -> Result<u64, StoreError> {

@@ -1,0 +1,101 @@
+//! Whose turn it is: writes `created` rows for idle, unleased workers, and ends what nobody answered.
+//!
+//! A worker gets its next challenge once the interval has passed since its last one and nothing of it is open
+//! (validator spec 4.2); a pass every few seconds finds it soon after that, and a new worker soon after it appears.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use byteleap_compute::size::cpu_size;
+use byteleap_daemon::clock::Clock;
+use byteleap_protocol::challenge::ChallengeKind;
+use byteleap_protocol::hotkey::Hotkey;
+use byteleap_protocol::id::{ChallengeId, IdError, MatrixSize, Seed};
+use rand_core::OsRng;
+
+use super::Rules;
+use crate::metagraph::Members;
+use crate::store::challenge::{DueWorker, NewChallenge};
+use crate::store::{Store, StoreError};
+
+/// A miner not heard of for so long gets no challenges.
+const MINER_SILENCE_MS: i64 = 5 * 60_000;
+
+/// Makes challenges and ends those that are overdue.
+#[derive(Debug, Clone)]
+pub struct Scheduler {
+    store: Store,
+    rules: Arc<Rules>,
+    members: Members,
+    clock: Arc<dyn Clock>,
+}
+
+impl Scheduler {
+    /// A scheduler for the miners that `members` knows.
+    pub fn new(store: Store, rules: Arc<Rules>, members: Members, clock: Arc<dyn Clock>) -> Self {
+        Self { store, rules, members, clock }
+    }
+
+    /// Ends what is overdue: workers and miners that fell silent, challenges past their deadline.
+    pub async fn sweep(&self) -> Result<(), StoreError> {
+        let now_ms = self.clock.unix_ms();
+        let (workers, miners) = self.store.sweep_offline(now_ms).await?;
+        if workers + miners > 0 {
+            tracing::info!(workers, miners, "went offline");
+        }
+        let swept = self.store.sweep_challenges(now_ms, self.rules.commitment_grace_ms).await?;
+        if swept != crate::store::challenge::Swept::default() {
+            tracing::info!(
+                never_fetched = swept.never_fetched,
+                commitment_late = swept.commitment_late,
+                proof_late = swept.proof_late,
+                "challenges ended by their deadline"
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes a challenge for every worker whose turn it is, and returns how many these were.
+    pub async fn pass(&self) -> Result<usize, StoreError> {
+        if self.rules.kind != ChallengeKind::CpuMatrix {
+            return Ok(0);
+        }
+        let now_ms = self.clock.unix_ms();
+        let asked_before_ms = now_ms - self.rules.interval_ms;
+        let due = self.store.due_workers(now_ms, now_ms - MINER_SILENCE_MS, asked_before_ms).await?;
+        let mut by_miner: BTreeMap<Hotkey, Vec<DueWorker>> = BTreeMap::new();
+        for worker in due.into_iter().filter(|worker| self.members.contains(&worker.hotkey)) {
+            by_miner.entry(worker.hotkey).or_default().push(worker);
+        }
+        let round_id = format!("round_{}", now_ms.div_euclid(1000));
+        let mut created = 0;
+        for (hotkey, workers) in by_miner {
+            let challenges =
+                workers.iter().map(|worker| self.challenge(worker, &round_id)).collect::<Result<Vec<_>, _>>();
+            let challenges = match challenges {
+                Ok(challenges) => challenges,
+                Err(error) => {
+                    tracing::error!(%error, "no challenge made: check validation.cpu.matrix_size and size_variance");
+                    return Ok(created);
+                }
+            };
+            self.store.create_challenges(&challenges, now_ms, now_ms + self.rules.interval_ms).await?;
+            tracing::info!(peer = %hotkey, challenges = challenges.len(), %round_id, "challenges created");
+            created += challenges.len();
+        }
+        Ok(created)
+    }
+
+    fn challenge(&self, worker: &DueWorker, round_id: &str) -> Result<NewChallenge, IdError> {
+        let seed = Seed::random(&mut OsRng);
+        let size = cpu_size(&seed, self.rules.matrix_size.get(), self.rules.size_variance);
+        Ok(NewChallenge {
+            id: ChallengeId::random(&mut OsRng),
+            worker: worker.key,
+            size: MatrixSize::for_cpu(size)?,
+            iterations: self.rules.iterations,
+            seed,
+            round_id: round_id.to_owned(),
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! Where a miner's requests arrive: four entry points, each with the authenticated caller and a typed payload in, a
+//! typed payload or a refusal out.
+//!
+//! Signatures, sessions, membership and rates are behind us (the axon's work); what is decided here depends on the
+//! database, the clock and the rules alone, so a test drives a whole round through it.
+
+use std::sync::Arc;
+
+use byteleap_daemon::clock::Clock;
+use byteleap_protocol::code::ErrorCode;
+use byteleap_protocol::hotkey::Hotkey;
+use byteleap_protocol::payload::{
+    CommitmentData, CommitmentResponse, ErrorAnswer, HeartbeatData, HeartbeatResponse, ProofData, ProofReceipt,
+    TaskRequest, TaskResponse,
+};
+use tokio::sync::Notify;
+
+use crate::challenge::{Rules, commit, deliver, prove};
+use crate::intake;
+use crate::store::{Store, StoreError};
+
+/// Why a request was not served. The text goes to the peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No challenge of this name was given to a worker of the caller.
+    #[error("Challenge not found")]
+    UnknownChallenge,
+    /// It is past this phase.
+    #[error("Challenge already processed")]
+    AlreadyProcessed,
+    /// A proof for a challenge without a commitment.
+    #[error("Challenge not in committed state")]
+    NotCommitted,
+    /// The deadline of this phase has passed.
+    #[error("Challenge expired")]
+    Expired,
+    /// The commitment comes from another worker than the one that was asked.
+    #[error("Challenge belongs to another worker")]
+    OtherWorker,
+    /// Not exactly one commitment, of the processor.
+    #[error("Expected exactly one commitment, uuid -1")]
+    Commitments,
+    /// A root that a matrix of this size cannot have.
+    #[error("Merkle root has the wrong length")]
+    Root,
+    /// Not exactly one proof, of the processor.
+    #[error("Expected exactly one proof, uuid -1")]
+    Proofs,
+    /// Not exactly what was asked for.
+    #[error("Expected {rows} row hashes, {rows} Merkle proofs and no coordinate values")]
+    Lengths {
+        /// Rows that were asked for.
+        rows: usize,
+    },
+    /// Our fault; the log has the reason.
+    #[error("Processing failed with code 1")]
+    Internal,
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "request lost to the database: check its disk, lock and connection");
+        Self::Internal
+    }
+}
+
+impl From<Refusal> for ErrorAnswer {
+    /// As it goes, sealed, to the caller (miner-validator spec 2.4 and 5.5).
+    fn from(refusal: Refusal) -> Self {
+        let error_code = (refusal == Refusal::Internal).then_some(ErrorCode::Failed.number());
+        Self { error: refusal.to_string(), error_code }
+    }
+}
+
+/// The entry points. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    store: Store,
+    rules: Arc<Rules>,
+    clock: Arc<dyn Clock>,
+    proof_arrived: Arc<Notify>,
+}
+
+impl Desk {
+    /// A desk over a store. `proof_arrived` is rung for the verifier whenever a proof was stored.
+    pub fn new(store: Store, rules: Arc<Rules>, clock: Arc<dyn Clock>, proof_arrived: Arc<Notify>) -> Self {
+        Self { store, rules, clock, proof_arrived }
+    }
+
+    /// A miner reports itself and its workers. Always an answer: its code says whether anything was stored.
+    pub async fn heartbeat(&self, caller: Hotkey, data: HeartbeatData) -> HeartbeatResponse {
+        intake::heartbeat(&self.store, caller, data, self.clock.unix_ms()).await
+    }
+
+    /// A miner asks for challenges.
+    pub async fn tasks(&self, caller: Hotkey, _request: TaskRequest) -> Result<TaskResponse, Refusal> {
+        Ok(deliver::deliver(&self.store, &self.rules, caller, self.clock.unix_ms()).await?)
+    }
+
+    /// Phase 1: a worker commits to its result and learns what to open.
+    pub async fn commit(&self, caller: Hotkey, data: CommitmentData) -> Result<CommitmentResponse, Refusal> {
+        let answer = commit::commit(&self.store, &self.rules, caller, &data, self.clock.unix_ms()).await;
+        answer.inspect_err(|refusal| note(caller, "commitment", &data.challenge_id, refusal))
+    }
+
+    /// Phase 2: a worker opens what was asked.
+    pub async fn prove(&self, caller: Hotkey, data: ProofData) -> Result<ProofReceipt, Refusal> {
+        let answer = prove::prove(&self.store, caller, &data, self.clock.unix_ms()).await;
+        if answer.is_ok() {
+            self.proof_arrived.notify_one();
+        }
+        answer.inspect_err(|refusal| note(caller, "proof", &data.challenge_id, refusal))
+    }
+}
+
+fn note(caller: Hotkey, what: &str, challenge_id: &byteleap_protocol::id::ChallengeId, refusal: &Refusal) {
+    tracing::info!(peer = %caller, %challenge_id, %refusal, "{what} refused");
+}

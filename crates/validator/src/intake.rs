@@ -1,0 +1,224 @@
+//! A heartbeat becomes facts: each worker's entry is checked, cut to size and handed to the store in one transaction.
+//!
+//! What a miner claims is bounded here (validator spec 3.3): so many workers, so many cards, so much text. What does
+//! not fit is left out and named in the answer; the rest is stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use byteleap_protocol::Object;
+use byteleap_protocol::challenge::ChallengeKind;
+use byteleap_protocol::code::ErrorCode;
+use byteleap_protocol::hotkey::Hotkey;
+use byteleap_protocol::payload::{
+    HeartbeatData, HeartbeatResponse, SCHEMA_VERSION, SystemInfo, WorkerInfo, WorkerStatus,
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::store::Store;
+use crate::store::gpu::SeenGpu;
+use crate::store::heartbeat::{Heartbeat, Recorded, Specs, Usage, WorkerBeat};
+
+/// Workers of one heartbeat beyond this are left out.
+const MAX_WORKERS: usize = 256;
+/// Cards of one worker beyond this are left out.
+const MAX_GPUS: usize = 16;
+/// A longer machine description is not kept.
+const MAX_RAW_BYTES: usize = 64 * 1024;
+/// So many names stand in an answer at most.
+const MAX_NAMED: usize = 10;
+
+/// Stores a heartbeat and answers it. A failure of ours is code 1004 without any detail.
+pub async fn heartbeat(store: &Store, caller: Hotkey, data: HeartbeatData, now_ms: i64) -> HeartbeatResponse {
+    let left_out = data.workers.len().saturating_sub(MAX_WORKERS);
+    let heartbeat = read(caller, data, now_ms);
+    let count = heartbeat.workers.len();
+    let (code, workers_processed, message) = match store.record_heartbeat(&heartbeat).await {
+        Ok(recorded) => {
+            tracing::debug!(peer = %caller, workers = count, "heartbeat stored");
+            (ErrorCode::Success, count as u64, summary(count, left_out, &recorded))
+        }
+        Err(error) => {
+            tracing::error!(peer = %caller, %error, "heartbeat lost: check the database");
+            (ErrorCode::HeartbeatProcessingFailed, 0, "Heartbeat processing failed".to_owned())
+        }
+    };
+    HeartbeatResponse {
+        error_code: code.number(),
+        message,
+        workers_processed,
+        timestamp: now_ms as f64 / 1000.0,
+        request_id: None,
+        schema_version: SCHEMA_VERSION,
+    }
+}
+
+fn summary(count: usize, left_out: usize, recorded: &Recorded) -> String {
+    let mut message = format!("Processed heartbeat for {count} workers");
+    if left_out > 0 {
+        message.push_str(&format!("; {left_out} beyond {MAX_WORKERS} ignored"));
+    }
+    let mut name = |what: &str, names: Vec<&str>| {
+        if !names.is_empty() {
+            let first = names[..names.len().min(MAX_NAMED)].join(", ");
+            message.push_str(&format!("; {} {what}: {first}", names.len()));
+        }
+    };
+    name("over the limit of active workers", recorded.over_limit.iter().map(|id| id.as_str()).collect());
+    name("GPUs held by another worker", recorded.contested_gpus.iter().map(String::as_str).collect());
+    message
+}
+
+/// The facts of a heartbeat. Of entries with one worker id the last counts.
+fn read(caller: Hotkey, data: HeartbeatData, now_ms: i64) -> Heartbeat {
+    let mut workers = BTreeMap::new();
+    for worker in data.workers.into_iter().take(MAX_WORKERS) {
+        workers.insert(worker.worker_id.clone(), worker);
+    }
+    Heartbeat {
+        hotkey: caller,
+        version: data.miner_info.as_ref().and_then(|info| text(info.miner_version.as_deref(), 32)),
+        public_ip: data.miner_info.as_ref().and_then(public_ip),
+        workers: workers.into_values().map(worker_beat).collect(),
+        at_ms: now_ms,
+    }
+}
+
+fn worker_beat(worker: WorkerInfo) -> WorkerBeat {
+    let info = &worker.system_info;
+    WorkerBeat {
+        name: text(worker.worker_name.as_deref(), 128),
+        version: text(worker.worker_version.as_deref(), 32),
+        capabilities: capabilities(&worker.capabilities),
+        reported_status: Some(status_text(worker.status).to_owned()),
+        specs: specs(info),
+        usage: usage(info),
+        gpu_set: gpu_set(&info.gpu_info),
+        gpus: info.gpu_plugin.iter().take(MAX_GPUS).filter_map(seen_gpu).collect(),
+        worker_id: worker.worker_id,
+    }
+}
+
+/// The known ones among what a worker says it can do, in the order of the kinds.
+fn capabilities(claimed: &[String]) -> Vec<String> {
+    let known: BTreeSet<_> = claimed.iter().filter_map(|text| ChallengeKind::from_text(text)).collect();
+    known.into_iter().map(|kind| kind.as_str().to_owned()).collect()
+}
+
+fn status_text(status: WorkerStatus) -> &'static str {
+    match status {
+        WorkerStatus::Online => "online",
+        WorkerStatus::Busy => "busy",
+        WorkerStatus::Offline => "offline",
+    }
+}
+
+/// The lasting description. Its digest leaves out what moves with every heartbeat: clock rates, free memory and space.
+fn specs(info: &SystemInfo) -> Specs {
+    let cpu = info.cpu_info.as_ref();
+    let system = info.system_info.as_ref();
+    let mut specs = Specs {
+        hash: Vec::new(),
+        cpu_model: find(cpu, &["model_name", "brand", "processor"], 256),
+        cpu_count: positive(info.cpu_count),
+        memory_mb: positive(info.memory_total),
+        disk_gb: positive(info.disk_total),
+        gpu_count: Some(info.gpu_info.len() as i64),
+        os: find(system, &["system"], 128),
+        kernel: find(system, &["release"], 128),
+        raw: String::new(),
+    };
+    let lasting = serde_json::json!([
+        specs.cpu_model,
+        specs.cpu_count,
+        specs.memory_mb,
+        specs.disk_gb,
+        specs.gpu_count,
+        specs.os,
+        specs.kernel,
+        info.motherboard_info,
+        gpu_set(&info.gpu_info),
+    ]);
+    specs.hash = Sha256::digest(lasting.to_string()).to_vec();
+    let raw = serde_json::json!({
+        "cpu_info": info.cpu_info,
+        "memory_info": info.memory_info,
+        "system_info": info.system_info,
+        "motherboard_info": info.motherboard_info,
+        "storage_info": info.storage_info,
+        "gpu_info": info.gpu_info,
+    });
+    specs.raw = bounded_json(&raw);
+    specs
+}
+
+fn usage(info: &SystemInfo) -> Usage {
+    Usage {
+        cpu_percent: info.cpu_usage.is_finite().then_some(info.cpu_usage),
+        memory_percent: info.memory_usage.is_finite().then_some(info.memory_usage),
+        memory_free_mb: Some(info.memory_available),
+        disk_free_gb: Some(info.disk_free),
+        uptime_s: info.uptime_seconds.filter(|seconds| seconds.is_finite()).map(|seconds| seconds as i64),
+        public_ip: public_ip(info),
+    }
+}
+
+/// The cards that the driver shows, sorted: the first non-empty of `uuid`, `gpu_uuid` and `id` of each (validator spec 5.3).
+fn gpu_set(cards: &[Object]) -> Vec<String> {
+    let uuids = cards.iter().take(MAX_GPUS).filter_map(|card| find(Some(card), &["uuid", "gpu_uuid", "id"], 64));
+    uuids.filter(|uuid| uuid != "-1").collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// A card of the compute plugin; none without a GPU UUID, since nothing else names a card across machines.
+fn seen_gpu(card: &Object) -> Option<SeenGpu> {
+    let number = |keys: &[&str]| keys.iter().find_map(|key| card.get(*key).and_then(Value::as_i64));
+    Some(SeenGpu {
+        uuid: find(Some(card), &["uuid"], 64).filter(|uuid| uuid.starts_with("GPU-"))?,
+        model: find(Some(card), &["name"], 256),
+        memory_mb: number(&["total_memory"]).map(|bytes| bytes / (1024 * 1024)),
+        compute_capability: compute_capability(card),
+        sm_count: number(&["gpu_cores", "multiprocessor_count"]),
+        clock_mhz: number(&["gpu_clock_mhz", "clock_rate"]),
+        architecture: find(Some(card), &["architecture"], 64),
+        raw: bounded_json(&Value::Object(card.clone())),
+    })
+}
+
+/// `[8, 9]` and `"8.9"` alike.
+fn compute_capability(card: &Object) -> Option<String> {
+    match card.get("compute_capability")? {
+        Value::Array(parts) => {
+            let parts: Vec<String> = parts.iter().filter_map(Value::as_i64).map(|part| part.to_string()).collect();
+            text(Some(&parts.join(".")), 16)
+        }
+        Value::String(joined) => text(Some(joined), 16),
+        _ => None,
+    }
+}
+
+fn public_ip(info: &SystemInfo) -> Option<IpAddr> {
+    info.public_ip.as_deref()?.trim().parse().ok()
+}
+
+fn positive(number: i64) -> Option<i64> {
+    (number > 0).then_some(number)
+}
+
+/// The first of these keys that holds a non-empty text.
+fn find(object: Option<&Object>, keys: &[&str], max_chars: usize) -> Option<String> {
+    keys.iter().find_map(|key| text(object?.get(*key)?.as_str(), max_chars))
+}
+
+/// A text without control characters, cut to a column's length; none if nothing is left.
+fn text(claimed: Option<&str>, max_chars: usize) -> Option<String> {
+    let kept: String = claimed?.trim().chars().filter(|character| !character.is_control()).take(max_chars).collect();
+    (!kept.is_empty()).then_some(kept)
+}
+
+/// JSON text, or an empty object where it would be too long. A NUL is written as an escape, which PostgreSQL refuses
+/// only in its own JSON types, and this column is text.
+fn bounded_json(value: &Value) -> String {
+    let json = value.to_string();
+    if json.len() <= MAX_RAW_BYTES { json } else { "{}".to_owned() }
+}
