@@ -24,7 +24,7 @@ pub use byteleap_protocol::hotkey::{Hotkey, Keypair, Signature, Signer};
 pub use chain::{Block, Chain, ChainError, Head, Receipt};
 pub use fixed::FixedChain;
 pub use metagraph::{Metagraph, Neuron};
-pub use rules::{Epoch, Rules};
+pub use rules::{Epoch, Rules, check_axon, check_rate, check_weights};
 pub use subtensor::Subtensor;
 pub use wallet::Wallet;
 pub use weights::{Limits, Weights, WeightsError, cap_largest_share};

@@ -46,7 +46,7 @@ pub struct Epoch {
 
 /// Foretells whether the chain would accept `weights` from `hotkey`, in the chain's own order of checks (5.2) and with its
 /// own names, so that a doomed extrinsic is never sent. `metagraph` and `rules` are of the same block.
-pub(crate) fn check_weights(
+pub fn check_weights(
     weights: &Weights,
     hotkey: &Hotkey,
     metagraph: &Metagraph,
@@ -90,13 +90,13 @@ pub(crate) fn check_weights(
 
 /// The chain lets a call through once `limit` blocks have passed since `last`; one block more is waited for, because the
 /// chain counts at the block of inclusion and this side at a finalised one (5.2). `last` 0 means never.
-pub(crate) fn check_rate(last: Block, limit: u64, now: Block) -> Result<(), ChainError> {
+pub fn check_rate(last: Block, limit: u64, now: Block) -> Result<(), ChainError> {
     let due = last.saturating_add(limit).saturating_add(1);
     if last == 0 || limit == 0 || now >= due { Ok(()) } else { Err(ChainError::TooSoon(due - now)) }
 }
 
 /// Foretells whether the chain would accept `address` for an axon (chain spec 4.3).
-pub(crate) fn check_axon(address: SocketAddr) -> Result<(), ChainError> {
+pub fn check_axon(address: SocketAddr) -> Result<(), ChainError> {
     let accepted = match address.ip() {
         IpAddr::V4(ip) => !(ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST || ip.is_broadcast()),
         IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_loopback() || ip.to_bits() == u128::MAX),

@@ -1,0 +1,191 @@
+//! A running chain: the block clock, the server, and the handle that stops both.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use jsonrpsee::server::ServerHandle;
+use parking_lot::RwLock;
+use tokio::time::MissedTickBehavior;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{Genesis, genesis::GenesisError, node::Node, rpc};
+
+/// The port of a subtensor node.
+const DEFAULT_PORT: u16 = 9944;
+/// The time between two blocks of the real chain.
+const DEFAULT_BLOCK_TIME: Duration = Duration::from_secs(12);
+
+/// How a chain runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Where it serves, on loopback; port 0 takes any free port. `None` serves nobody: the chain is reached through its
+    /// handle alone.
+    pub listen: Option<SocketAddr>,
+    /// When blocks are made.
+    pub pace: Pace,
+}
+
+impl Default for Options {
+    /// As a real node on this machine: port 9944, a block every 12 seconds.
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))),
+            pace: Pace::Every(DEFAULT_BLOCK_TIME),
+        }
+    }
+}
+
+/// When blocks are made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pace {
+    /// One after each interval, whether an extrinsic waits or not.
+    Every(Duration),
+    /// One for each call of [`DevChain::produce_block`]; clients are told a block time of 12 seconds.
+    OnCommand,
+}
+
+impl Pace {
+    fn slot(self) -> Duration {
+        match self {
+            Self::Every(interval) => interval,
+            Self::OnCommand => DEFAULT_BLOCK_TIME,
+        }
+    }
+}
+
+/// Why a chain did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its keys are public and its rules lax: it must not be reached from other machines.
+    #[error("the development chain listens on loopback only, not on {0}: use an address such as 127.0.0.1")]
+    NotLoopback(SocketAddr),
+    /// No time between blocks.
+    #[error("the block time must be at least one millisecond")]
+    NoBlockTime,
+    /// The genesis contradicts itself.
+    #[error("the genesis is invalid: {0}")]
+    Genesis(#[from] GenesisError),
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: {source}; choose another port, or stop what holds this one")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// A running chain. Dropping it ends its tasks and connections; [`stop`](Self::stop) also waits for their end.
+pub struct DevChain {
+    pub(crate) node: Arc<RwLock<Node>>,
+    pub(crate) slot: Duration,
+    server: Option<(SocketAddr, ServerHandle)>,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl DevChain {
+    /// Makes block 0 and starts the block clock and the server.
+    ///
+    /// # Errors
+    /// The options or the genesis are invalid, or the address cannot be bound.
+    pub async fn start(genesis: Genesis, options: Options) -> Result<Self, StartError> {
+        genesis.check()?;
+        let slot = options.pace.slot();
+        if slot < Duration::from_millis(1) {
+            return Err(StartError::NoBlockTime);
+        }
+        let node = Arc::new(RwLock::new(Node::new(&genesis, slot)));
+        let server = match options.listen {
+            Some(address) => Some(listen(node.clone(), address).await?),
+            None => None,
+        };
+
+        let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+        if let Pace::Every(interval) = options.pace {
+            tasks.spawn(cancel.clone().run_until_cancelled_owned(make_blocks(node.clone(), interval)));
+        }
+        tasks.close();
+        Ok(Self { node, slot, server, cancel, tasks })
+    }
+
+    /// The address that the chain serves; `None` if it serves nobody.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.server.as_ref().map(|(address, _)| *address)
+    }
+
+    /// The URL for clients, as `ws://127.0.0.1:9944`; `None` if the chain serves nobody.
+    #[must_use]
+    pub fn url(&self) -> Option<String> {
+        self.local_addr().map(|address| format!("ws://{address}"))
+    }
+
+    /// Makes the next block now, from everything that waits.
+    pub fn produce_block(&self) {
+        self.node.write().produce_block(now_ms());
+    }
+
+    /// Ends the block clock and the server, and waits until both are gone.
+    pub async fn stop(self) {
+        self.end();
+        self.tasks.wait().await;
+        if let Some((_, server)) = &self.server {
+            server.clone().stopped().await;
+        }
+    }
+
+    fn end(&self) {
+        self.cancel.cancel();
+        if let Some((_, server)) = &self.server {
+            // An error means that it has already stopped.
+            let _ = server.stop();
+        }
+    }
+}
+
+impl fmt::Debug for DevChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DevChain").field("url", &self.url()).field("slot", &self.slot).finish_non_exhaustive()
+    }
+}
+
+impl Drop for DevChain {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+async fn listen(node: Arc<RwLock<Node>>, address: SocketAddr) -> Result<(SocketAddr, ServerHandle), StartError> {
+    if !address.ip().is_loopback() {
+        return Err(StartError::NotLoopback(address));
+    }
+    rpc::serve(node, address).await.map_err(|source| StartError::Listen { address, source })
+}
+
+/// The block clock. A block that comes late is not made up for.
+async fn make_blocks(node: Arc<RwLock<Node>>, interval: Duration) {
+    let mut clock = tokio::time::interval(interval);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick comes at once; block 0 is there already.
+    clock.tick().await;
+    loop {
+        clock.tick().await;
+        let node = node.clone();
+        // Dispatch is plain work under the lock: not on a thread that serves clients.
+        if let Err(error) = tokio::task::spawn_blocking(move || node.write().produce_block(now_ms())).await {
+            tracing::error!(%error, "block production failed, the development chain stands still");
+            return;
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

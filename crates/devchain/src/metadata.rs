@@ -1,0 +1,204 @@
+//! Metadata in version 15, built from the types, the storage table and the table of runtime calls: what clients are told
+//! cannot differ from what the chain does. The rules that clients impose on it are those of chain spec 8.5.
+
+use std::time::Duration;
+
+use frame_metadata::{
+    META_RESERVED, RuntimeMetadata, RuntimeMetadataPrefixed,
+    v14::{StorageEntryModifier, StorageEntryType},
+    v15::{
+        CustomMetadata, ExtrinsicMetadata, OuterEnums, PalletCallMetadata, PalletConstantMetadata, PalletErrorMetadata,
+        PalletEventMetadata, PalletMetadata, PalletStorageMetadata, RuntimeApiMetadata, RuntimeApiMethodMetadata,
+        RuntimeApiMethodParamMetadata, RuntimeMetadataV15, SignedExtensionMetadata, StorageEntryMetadata,
+    },
+};
+use parity_scale_codec::Encode;
+use scale_info::{IntoPortable, PortableRegistry, Registry, TypeInfo, meta_type};
+
+use crate::{
+    runtime::{self, Extensions},
+    runtime_api::Method,
+    storage,
+    types::{
+        AccountId32, Address, MultiSignature, PATH_PREFIX, RuntimeCall, RuntimeError, RuntimeEvent, frame_system,
+        node_subtensor_runtime::Runtime, pallet_subtensor, pallet_timestamp,
+    },
+};
+
+/// The metadata version that is offered.
+pub(crate) const VERSION: u32 = 15;
+
+/// The encoded metadata, with its magic number. `slot` is the time between two blocks.
+pub(crate) fn encode(methods: &[Method], slot: Duration) -> Vec<u8> {
+    let mut registry = Registry::new();
+    // Old clients know accounts as type 0, whatever the types are called.
+    registry.register_type(&meta_type::<AccountId32>());
+    let pallets = registry.map_into_portable(pallets(slot));
+    let extrinsic = extrinsic().into_portable(&mut registry);
+    let ty = registry.register_type(&meta_type::<Runtime>());
+    let apis = registry.map_into_portable(apis(methods));
+    let outer_enums = OuterEnums {
+        call_enum_ty: meta_type::<RuntimeCall>(),
+        event_enum_ty: meta_type::<RuntimeEvent>(),
+        error_enum_ty: meta_type::<RuntimeError>(),
+    }
+    .into_portable(&mut registry);
+    let mut types = PortableRegistry::from(registry);
+    cut_path_prefix(&mut types);
+
+    let custom = CustomMetadata { map: std::collections::BTreeMap::new() };
+    let metadata = RuntimeMetadataV15 { types, pallets, extrinsic, ty, apis, outer_enums, custom };
+    RuntimeMetadataPrefixed(META_RESERVED, RuntimeMetadata::V15(metadata)).encode()
+}
+
+/// Makes `byteleap_devchain::types::sp_core::crypto::AccountId32` read `sp_core::crypto::AccountId32`, as on the chain:
+/// clients find types, dispatch errors among them, by path.
+fn cut_path_prefix(types: &mut PortableRegistry) {
+    let prefix: Vec<&str> = PATH_PREFIX.trim_end_matches("::").split("::").collect();
+    for entry in &mut types.types {
+        let segments = &mut entry.ty.path.segments;
+        if segments.len() > prefix.len() && segments.iter().zip(&prefix).all(|(segment, cut)| segment == cut) {
+            segments.drain(..prefix.len());
+        }
+    }
+}
+
+fn pallets(slot: Duration) -> Vec<PalletMetadata> {
+    let slot_ms = u64::try_from(slot.as_millis()).unwrap_or(u64::MAX);
+    vec![
+        PalletMetadata {
+            calls: Some(PalletCallMetadata { ty: meta_type::<frame_system::pallet::Call>() }),
+            event: Some(PalletEventMetadata { ty: meta_type::<frame_system::pallet::Event>() }),
+            error: Some(PalletErrorMetadata { ty: meta_type::<frame_system::pallet::Error>() }),
+            constants: vec![
+                constant("BlockHashCount", crate::state::KEPT_BLOCKS),
+                constant("Version", runtime::version()),
+                constant("SS58Prefix", 42_u16),
+            ],
+            ..pallet("System", 0)
+        },
+        PalletMetadata {
+            calls: Some(PalletCallMetadata { ty: meta_type::<pallet_timestamp::pallet::Call>() }),
+            constants: vec![constant("MinimumPeriod", slot_ms / 2)],
+            ..pallet("Timestamp", 2)
+        },
+        PalletMetadata { constants: vec![constant("SlotDuration", slot_ms)], ..pallet("Aura", 3) },
+        PalletMetadata {
+            calls: Some(PalletCallMetadata { ty: meta_type::<pallet_subtensor::pallet::Call>() }),
+            event: Some(PalletEventMetadata { ty: meta_type::<pallet_subtensor::pallet::Event>() }),
+            error: Some(PalletErrorMetadata { ty: meta_type::<pallet_subtensor::pallet::Error>() }),
+            ..pallet("SubtensorModule", pallet_subtensor::pallet::INDEX)
+        },
+    ]
+}
+
+/// A pallet with its storage entries and nothing else.
+fn pallet(name: &'static str, index: u8) -> PalletMetadata {
+    let entries: Vec<StorageEntryMetadata> =
+        storage::table().into_iter().filter(|description| description.pallet == name).map(storage_entry).collect();
+    PalletMetadata {
+        name,
+        index,
+        storage: (!entries.is_empty()).then_some(PalletStorageMetadata { prefix: name, entries }),
+        calls: None,
+        event: None,
+        constants: Vec::new(),
+        error: None,
+        docs: Vec::new(),
+    }
+}
+
+fn storage_entry(description: storage::Description) -> StorageEntryMetadata {
+    let modifier = match description.default {
+        Some(_) => StorageEntryModifier::Default,
+        None => StorageEntryModifier::Optional,
+    };
+    let ty = match description.key {
+        None => StorageEntryType::Plain(description.value),
+        Some(key) => StorageEntryType::Map { hashers: description.hashers.to_vec(), key, value: description.value },
+    };
+    // An optional entry's default is the encoded `None`.
+    let default = description.default.unwrap_or_else(|| vec![0]);
+    StorageEntryMetadata { name: description.entry, modifier, ty, default, docs: Vec::new() }
+}
+
+fn constant<V: TypeInfo + Encode + 'static>(name: &'static str, value: V) -> PalletConstantMetadata {
+    PalletConstantMetadata { name, ty: meta_type::<V>(), value: value.encode(), docs: Vec::new() }
+}
+
+fn extrinsic() -> ExtrinsicMetadata {
+    ExtrinsicMetadata {
+        version: crate::extrinsic::VERSION,
+        address_ty: meta_type::<Address>(),
+        call_ty: meta_type::<RuntimeCall>(),
+        signature_ty: meta_type::<MultiSignature>(),
+        extra_ty: meta_type::<Extensions>(),
+        signed_extensions: runtime::extensions()
+            .into_iter()
+            .map(|extension| SignedExtensionMetadata {
+                identifier: extension.identifier,
+                ty: extension.explicit,
+                additional_signed: extension.implicit,
+            })
+            .collect(),
+    }
+}
+
+/// The runtime calls, grouped by interface in the order of the table.
+fn apis(methods: &[Method]) -> Vec<RuntimeApiMetadata> {
+    methods
+        .chunk_by(|a, b| a.api == b.api)
+        .map(|methods| RuntimeApiMetadata {
+            name: methods[0].api,
+            methods: methods.iter().map(api_method).collect(),
+            docs: Vec::new(),
+        })
+        .collect()
+}
+
+fn api_method(method: &Method) -> RuntimeApiMethodMetadata {
+    let inputs =
+        method.inputs.iter().map(|(name, ty)| RuntimeApiMethodParamMetadata { name: *name, ty: *ty }).collect();
+    RuntimeApiMethodMetadata { name: method.name, inputs, output: method.output, docs: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use frame_metadata::RuntimeMetadataPrefixed;
+    use parity_scale_codec::Decode;
+
+    use super::*;
+    use crate::runtime_api;
+
+    fn decoded() -> RuntimeMetadataV15 {
+        let bytes = encode(&runtime_api::methods(), Duration::from_secs(12));
+        match RuntimeMetadataPrefixed::decode(&mut &bytes[..]).unwrap().1 {
+            RuntimeMetadata::V15(metadata) => metadata,
+            other => panic!("metadata version {}", other.version()),
+        }
+    }
+
+    #[test]
+    fn the_account_is_type_0_under_the_chains_path() {
+        let account = decoded().types.types[0].clone();
+        assert_eq!(account.id, 0);
+        assert_eq!(account.ty.path.segments, ["sp_core", "crypto", "AccountId32"]);
+    }
+
+    #[test]
+    fn no_path_tells_of_this_crate() {
+        for entry in decoded().types.types {
+            let segments = entry.ty.path.segments;
+            assert!(segments.first().is_none_or(|first| !PATH_PREFIX.starts_with(first.as_str())), "{segments:?}");
+        }
+    }
+
+    #[test]
+    fn the_extensions_are_listed_as_their_bytes_are_read() {
+        let metadata = decoded();
+        let extensions = metadata.types.resolve(metadata.extrinsic.extra_ty.id).unwrap();
+        let scale_info::TypeDef::Tuple(tuple) = &extensions.type_def else { panic!("a tuple") };
+        let listed: Vec<u32> = metadata.extrinsic.signed_extensions.iter().map(|extension| extension.ty.id).collect();
+        assert_eq!(listed, tuple.fields.iter().map(|field| field.id).collect::<Vec<_>>());
+    }
+}

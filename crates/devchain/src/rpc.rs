@@ -1,0 +1,71 @@
+//! The chain as clients see it: Substrate's JSON-RPC over WebSocket and HTTP, on loopback. The methods are those that
+//! clients issue (chain spec 8.3), one module per namespace.
+//!
+//! No `chainHead_v1_*` or `archive_v1_*` method is offered: `subxt` picks the way it talks from the list of methods, and
+//! the plain one is all it needs.
+
+mod author;
+mod chain;
+mod params;
+mod state;
+mod system;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use jsonrpsee::{
+    RpcModule,
+    core::RegisterMethodError,
+    server::{BatchRequestConfig, RandomStringIdProvider, Server, ServerConfig, ServerHandle},
+};
+use parking_lot::RwLock;
+
+use crate::node::Node;
+
+/// Clients that are connected at once.
+const CONNECTIONS: u32 = 128;
+/// Subscriptions of one client.
+const SUBSCRIPTIONS_PER_CONNECTION: u32 = 64;
+/// Messages that wait for a slow client before it is made to wait itself.
+const BUFFERED_MESSAGES: u32 = 256;
+/// An extrinsic of the largest weight vector is under 1 KiB; this leaves room for batches.
+const REQUEST_BYTES: u32 = 1 << 20;
+/// The metadata as hexadecimal text is the largest answer by far.
+const RESPONSE_BYTES: u32 = 4 << 20;
+/// Requests in one batch.
+const BATCH_REQUESTS: u32 = 64;
+/// Length of a subscription's id. Ids are text as on a real node, for some clients lose numbers.
+const SUBSCRIPTION_ID_CHARACTERS: usize = 16;
+
+/// Starts to serve the chain; the address that was bound.
+pub(crate) async fn serve(node: Arc<RwLock<Node>>, listen: SocketAddr) -> std::io::Result<(SocketAddr, ServerHandle)> {
+    let config = ServerConfig::builder()
+        .max_connections(CONNECTIONS)
+        .max_subscriptions_per_connection(SUBSCRIPTIONS_PER_CONNECTION)
+        .set_message_buffer_capacity(BUFFERED_MESSAGES)
+        .max_request_body_size(REQUEST_BYTES)
+        .max_response_body_size(RESPONSE_BYTES)
+        .set_batch_request_config(BatchRequestConfig::Limit(BATCH_REQUESTS))
+        .set_id_provider(RandomStringIdProvider::new(SUBSCRIPTION_ID_CHARACTERS))
+        .build();
+    let server = Server::builder().set_config(config).build(listen).await?;
+    let address = server.local_addr()?;
+    #[expect(clippy::expect_used, reason = "each name below is registered once")]
+    let module = module(node).expect("method names are distinct");
+    Ok((address, server.start(module)))
+}
+
+type Module = RpcModule<RwLock<Node>>;
+
+fn module(node: Arc<RwLock<Node>>) -> Result<Module, RegisterMethodError> {
+    let mut module = RpcModule::from_arc(node);
+    system::register(&mut module)?;
+    chain::register(&mut module)?;
+    state::register(&mut module)?;
+    author::register(&mut module)?;
+
+    let mut methods: Vec<&str> = module.method_names().chain(["rpc_methods"]).collect();
+    methods.sort_unstable();
+    let methods = serde_json::json!({ "methods": methods });
+    module.register_method("rpc_methods", move |_, _, _| methods.clone())?;
+    Ok(module)
+}

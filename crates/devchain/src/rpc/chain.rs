@@ -1,0 +1,95 @@
+//! `chain_*`: blocks by number and hash, and the streams of new heads. Every block is final at once, so that the head,
+//! the best and the finalised block are one.
+
+use std::sync::Arc;
+
+use jsonrpsee::{
+    PendingSubscriptionSink,
+    core::{RegisterMethodError, SubscriptionError},
+    types::{ErrorObjectOwned, Params},
+};
+use parking_lot::RwLock;
+use serde_json::{Value, json};
+
+use super::{
+    Module,
+    params::{BlockNumber, Hash, HeaderJson, Hex, message},
+};
+use crate::{block::Block, node::Node};
+
+pub(super) fn register(module: &mut Module) -> Result<(), RegisterMethodError> {
+    module.register_method("chain_getBlockHash", |params, node, _| {
+        let number: Option<BlockNumber> = params.sequence().optional_next()?;
+        let node = node.read();
+        let hash = match number {
+            None => Some(node.blocks().head().hash),
+            Some(number) => number.get().and_then(|number| node.blocks().hash(number)),
+        };
+        Ok::<_, ErrorObjectOwned>(hash.map(Hash))
+    })?;
+    module.register_alias("chain_getHead", "chain_getBlockHash")?;
+    module.register_method("chain_getFinalizedHead", |_, node, _| {
+        Ok::<_, ErrorObjectOwned>(Hash(node.read().blocks().head().hash))
+    })?;
+    module.register_method("chain_getHeader", |params, node, _| {
+        let node = node.read();
+        Ok::<_, ErrorObjectOwned>(block(&node, &params)?.map(|block| HeaderJson::from(&block.header)))
+    })?;
+    module.register_method("chain_getBlock", |params, node, _| {
+        let node = node.read();
+        Ok::<_, ErrorObjectOwned>(block(&node, &params)?.map(signed_block))
+    })?;
+
+    for (subscribe, notification, unsubscribe) in [
+        ("chain_subscribeNewHeads", "chain_newHead", "chain_unsubscribeNewHeads"),
+        ("chain_subscribeAllHeads", "chain_allHead", "chain_unsubscribeAllHeads"),
+        ("chain_subscribeFinalizedHeads", "chain_finalizedHead", "chain_unsubscribeFinalizedHeads"),
+    ] {
+        module.register_subscription(subscribe, notification, unsubscribe, |_, sink, node, _| heads(sink, node))?;
+    }
+    Ok(())
+}
+
+/// The block of the hash that is named, the head if none is; `None` if there is no such block.
+fn block<'a>(node: &'a Node, params: &Params<'_>) -> Result<Option<&'a Block>, ErrorObjectOwned> {
+    let hash: Option<Hash> = params.sequence().optional_next()?;
+    Ok(match hash {
+        None => Some(node.blocks().head()),
+        Some(Hash(hash)) => node.blocks().by_hash(&hash),
+    })
+}
+
+fn signed_block(block: &Block) -> Value {
+    let extrinsics: Vec<Hex> = block.extrinsics.iter().cloned().map(Hex).collect();
+    json!({
+        "block": { "header": HeaderJson::from(&block.header), "extrinsics": extrinsics },
+        "justifications": null,
+    })
+}
+
+/// Sends the head at once and then every later block, in order and without a gap as long as the client keeps up with
+/// what is kept.
+async fn heads(sink: PendingSubscriptionSink, node: Arc<RwLock<Node>>) -> Result<(), SubscriptionError> {
+    let sink = sink.accept().await?;
+    let mut head = node.read().follow();
+    let mut next = *head.borrow_and_update();
+    loop {
+        while let Some(header) = header(&node, next) {
+            sink.send(message(&header)?).await?;
+            next += 1;
+        }
+        tokio::select! {
+            () = sink.closed() => return Ok(()),
+            changed = head.changed() => changed?,
+        }
+        // A client that fell behind what is kept goes on with the head.
+        let newest = *head.borrow_and_update();
+        if header(&node, next).is_none() {
+            next = newest;
+        }
+    }
+}
+
+fn header(node: &RwLock<Node>, number: u32) -> Option<HeaderJson> {
+    node.read().blocks().by_number(number).map(|block| HeaderJson::from(&block.header))
+}

@@ -1,0 +1,17 @@
+//! The runtime's version, which clients compare before they sign.
+
+use parity_scale_codec::{Decode, Encode};
+use scale_info::TypeInfo;
+
+/// The answer of `Core_version`.
+#[derive(Clone, Debug, Decode, Encode, TypeInfo)]
+pub(crate) struct RuntimeVersion {
+    pub(crate) spec_name: String,
+    pub(crate) impl_name: String,
+    pub(crate) authoring_version: u32,
+    pub(crate) spec_version: u32,
+    pub(crate) impl_version: u32,
+    pub(crate) apis: Vec<([u8; 8], u32)>,
+    pub(crate) transaction_version: u32,
+    pub(crate) system_version: u8,
+}
