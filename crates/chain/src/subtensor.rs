@@ -20,6 +20,7 @@ use subxt::transactions::Payload;
 use subxt::utils::AccountId32;
 use subxt::{OnlineClient, OnlineClientAtBlock, SubstrateConfig};
 use tokio::time::timeout;
+use tokio::try_join;
 
 pub use endpoint::{EndpointError, resolve};
 
@@ -79,7 +80,7 @@ impl Subtensor {
             let client = self.endpoints.client().await?;
             let outcome = within(CALL_LIMIT, async {
                 let at = client.at_current_block().await?;
-                self.endpoints.saw(at.block_number()).await;
+                self.endpoints.saw(at.block_number());
                 reading(at).await
             });
             match outcome.await {
@@ -117,7 +118,7 @@ impl Chain for Subtensor {
             let client = self.endpoints.client().await?;
             match read::next_block(&client, after).await {
                 Ok(head) => {
-                    self.endpoints.saw(head.block).await;
+                    self.endpoints.saw(head.block);
                     return Ok(head);
                 }
                 Err(Fault::Chain(error)) => return Err(error),
@@ -174,8 +175,7 @@ impl Chain for Subtensor {
 
     async fn set_weights(&self, netuid: u16, weights: &Weights, by: &dyn Signer) -> Result<Receipt, ChainError> {
         let preflight = move |at: At| async move {
-            let metagraph = read::metagraph(&at, netuid).await?;
-            let rules = read::rules(&at, netuid).await?;
+            let (metagraph, rules) = try_join!(read::metagraph(&at, netuid), read::rules(&at, netuid))?;
             Ok((at, metagraph, rules))
         };
         let (at, metagraph, rules) = self.read(preflight).await?;

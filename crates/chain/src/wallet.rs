@@ -4,6 +4,7 @@
 mod keyfile;
 mod secret;
 
+use std::env;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -74,7 +75,7 @@ pub enum WalletError {
 }
 
 impl Wallet {
-    /// Loads the unencrypted hotkey `hotkey` of the wallet `name` under `root`.
+    /// Loads the unencrypted hotkey `hotkey` of the wallet `name` under `root`; a leading `~` is the home directory.
     ///
     /// # Errors
     /// [`WalletError`], also for encrypted forms, which are named in the text.
@@ -97,12 +98,11 @@ impl Wallet {
         {
             return Err(WalletError::OtherColdkey { path: files.coldkeypub, found, wanted: *coldkey });
         }
-        let folder = root.join(name).join("hotkeys");
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&folder)
-            .map_err(|source| WalletError::Write { path: folder, source })?;
+            .create(&files.folder)
+            .map_err(|source| WalletError::Write { path: files.folder.clone(), source })?;
 
         let phrase = secret::new_phrase();
         let (keypair, text) = keyfile::write_secret(&phrase).map_err(|source| files.hotkey_error(source))?;
@@ -117,6 +117,7 @@ impl Wallet {
 
 /// Where the parts of one hotkey lie.
 struct Files {
+    folder: PathBuf,
     hotkey: PathBuf,
     hotkeypub: PathBuf,
     coldkeypub: PathBuf,
@@ -124,16 +125,26 @@ struct Files {
 
 impl Files {
     fn of(root: &Path, name: &str, hotkey: &str) -> Self {
-        let wallet = root.join(name);
+        let wallet = expand_home(root).join(name);
+        let folder = wallet.join("hotkeys");
         Self {
-            hotkey: wallet.join("hotkeys").join(hotkey),
-            hotkeypub: wallet.join("hotkeys").join(format!("{hotkey}pub.txt")),
+            hotkey: folder.join(hotkey),
+            hotkeypub: folder.join(format!("{hotkey}pub.txt")),
             coldkeypub: wallet.join("coldkeypub.txt"),
+            folder,
         }
     }
 
     fn hotkey_error(&self, source: KeyfileError) -> WalletError {
         WalletError::Keyfile { path: self.hotkey.clone(), source }
+    }
+}
+
+/// `~/.bittensor/wallets` is what operators write; no shell expands it in a configuration file.
+fn expand_home(root: &Path) -> PathBuf {
+    match (root.strip_prefix("~"), env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => root.to_owned(),
     }
 }
 
@@ -226,6 +237,14 @@ mod tests {
         Wallet::create(root.path(), "miner", "default", &coldkey()).unwrap();
         std::fs::remove_file(root.path().join("miner/coldkeypub.txt")).unwrap();
         assert_eq!(Wallet::load(root.path(), "miner", "default").unwrap().coldkey, None);
+    }
+
+    #[test]
+    fn a_leading_tilde_is_the_home_directory() {
+        let home = env::home_dir().unwrap();
+        assert_eq!(expand_home(Path::new("~/.bittensor/wallets")), home.join(".bittensor/wallets"));
+        assert_eq!(expand_home(Path::new("/srv/wallets")), Path::new("/srv/wallets"));
+        assert_eq!(expand_home(Path::new("~other/wallets")), Path::new("~other/wallets"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use subxt::SubstrateConfig;
@@ -77,6 +78,8 @@ pub(super) struct Endpoints {
     /// Shared by all connections: it caches the metadata of each runtime version, so that a redial need not fetch it.
     config: SubstrateConfig,
     line: Mutex<Line>,
+    /// Highest finalised block seen on any connection.
+    highest: AtomicU64,
 }
 
 impl std::fmt::Debug for Endpoints {
@@ -92,8 +95,6 @@ struct Line {
     next: usize,
     /// The chain's identity, fixed by the first connection.
     genesis: Option<H256>,
-    /// Highest finalised block seen on any connection.
-    highest: Block,
 }
 
 impl Endpoints {
@@ -101,7 +102,7 @@ impl Endpoints {
         if urls.is_empty() {
             return Err(EndpointError::None);
         }
-        Ok(Self { urls, config: SubstrateConfig::new(), line: Mutex::default() })
+        Ok(Self { urls, config: SubstrateConfig::new(), line: Mutex::default(), highest: AtomicU64::new(0) })
     }
 
     /// The connection in use, or a new one: the list is walked once from the endpoint after the last.
@@ -114,11 +115,10 @@ impl Endpoints {
         for _ in 0..self.urls.len() {
             let url = &self.urls[line.next];
             line.next = (line.next + 1) % self.urls.len();
-            match self.dial(url, &line).await {
-                Ok((client, block)) => {
-                    tracing::info!(%url, block, "connected to the chain");
+            match self.dial(url, line.genesis).await {
+                Ok(client) => {
+                    tracing::info!(%url, "connected to the chain");
                     line.genesis = Some(client.genesis_hash());
-                    line.highest = line.highest.max(block);
                     let client = Arc::new(client);
                     line.client = Some(Arc::clone(&client));
                     return Ok(client);
@@ -140,22 +140,24 @@ impl Endpoints {
     }
 
     /// Remembers the height of the chain.
-    pub(super) async fn saw(&self, block: Block) {
-        let mut line = self.line.lock().await;
-        line.highest = line.highest.max(block);
+    pub(super) fn saw(&self, block: Block) {
+        self.highest.fetch_max(block, Ordering::Relaxed);
     }
 
-    async fn dial(&self, url: &str, line: &Line) -> Result<(Client, Block), Fault> {
+    /// Connects to `url`, and checks that it is the chain of `genesis` and keeps up with it.
+    async fn dial(&self, url: &str, genesis: Option<H256>) -> Result<Client, Fault> {
         let connect = Client::from_insecure_url_with_config(self.config.clone(), url);
         let client = within(DIAL_LIMIT, async { Ok(connect.await?) }).await?;
-        if line.genesis.is_some_and(|genesis| genesis != client.genesis_hash()) {
+        if genesis.is_some_and(|genesis| genesis != client.genesis_hash()) {
             return Err(Fault::Lost(format!("another chain (genesis {:?})", client.genesis_hash())));
         }
         let block = within(CALL_LIMIT, async { Ok(client.at_current_block().await?.block_number()) }).await?;
-        if block + LARGEST_LAG_BLOCKS < line.highest {
-            return Err(Fault::Lost(format!("stands at block {block}, {} blocks behind", line.highest - block)));
+        let behind = self.highest.load(Ordering::Relaxed).saturating_sub(block);
+        if behind > LARGEST_LAG_BLOCKS {
+            return Err(Fault::Lost(format!("stands at block {block}, {behind} blocks behind")));
         }
-        Ok((client, block))
+        self.saw(block);
+        Ok(client)
     }
 }
 

@@ -123,3 +123,36 @@ fn pool_refusal(answer: &UserError, nonce: u64) -> ChainError {
     };
     ChainError::Pool(meaning.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(code: i32, data: &str) -> UserError {
+        let text = format!(r#"{{"code":{code},"message":"Invalid Transaction","data":{data}}}"#);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_rate_limit_of_the_pool_is_a_reason_to_wait() {
+        for custom in [6, 12] {
+            let refused = pool_refusal(&answer(1010, &format!(r#""Custom error: {custom}""#)), 5);
+            assert_eq!(refused, ChainError::TooSoon(1));
+        }
+    }
+
+    #[test]
+    fn a_refusal_by_number_is_told_in_words() {
+        let refused = pool_refusal(&answer(1010, r#""Custom error: 10""#), 5);
+        assert_eq!(refused, ChainError::Pool("hotkey is not registered on the subnet".to_owned()));
+        let other = pool_refusal(&answer(1010, r#""Transaction is outdated""#), 5);
+        assert_eq!(other, ChainError::Pool("Invalid Transaction (1010) Transaction is outdated".to_owned()));
+    }
+
+    #[test]
+    fn an_extrinsic_that_the_pool_holds_already_has_an_unknown_fate() {
+        for code in [1013, 1014] {
+            assert_eq!(pool_refusal(&answer(code, "null"), 5), ChainError::Unknown { nonce: 5 });
+        }
+    }
+}

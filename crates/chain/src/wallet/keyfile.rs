@@ -200,3 +200,43 @@ fn hex_field<const N: usize>(text: &str, name: &'static str) -> Result<Zeroizing
 fn to_hex(secret: &[u8]) -> Zeroizing<String> {
     Zeroizing::new(format!("0x{}", *Zeroizing::new(hex::encode(secret))))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PHRASE: &str = "legal winner thank year wave sausage worth useful legal winner thank yellow";
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let (keypair, text) = write_secret(PHRASE).unwrap();
+        assert_eq!(parse_secret(text.as_bytes()).unwrap().hotkey(), keypair.hotkey());
+        assert_eq!(parse_public(text.as_bytes()), Ok(keypair.hotkey()));
+        assert_eq!(parse_public(write_public(&keypair.hotkey()).as_bytes()), Ok(keypair.hotkey()));
+    }
+
+    #[test]
+    fn a_written_file_has_every_field_of_the_official_one() {
+        let (_, text) = write_secret(PHRASE).unwrap();
+        let written: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let vectors: serde_json::Value = serde_json::from_str(include_str!("../../tests/vectors/wallet.json")).unwrap();
+        assert_eq!(written, vectors["files"]["validator/hotkeys/default"]["json"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_content_makes_the_reader_panic(content in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse_secret(&content);
+            let _ = parse_public(&content);
+        }
+
+        #[test]
+        fn no_field_makes_the_reader_panic(field in "[ a-zA-Z0-9]{0,20}", value in "[^\"\\\\]{0,140}") {
+            for name in ["secretSeed", "privateKey", "ss58Address", "publicKey", "cryptoType", &field] {
+                let _ = parse_secret(format!(r#"{{"{name}":"{value}"}}"#).as_bytes());
+            }
+        }
+    }
+}
