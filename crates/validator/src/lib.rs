@@ -3,12 +3,13 @@
 //! It is not the arithmetic (`byteleap-compute`), not the formulas (`byteleap-scoring`) and not the wire format
 //! (`byteleap-protocol`): it is who is asked when, what is remembered, and what follows.
 //!
-//! The modules follow a miner's requests: [`metagraph`] says who may speak, [`desk`] is where the request arrives,
-//! [`intake`] takes heartbeats in, [`challenge`] takes a challenge from its first row to its verdict, and [`store`]
-//! remembers all of it in SQLite or PostgreSQL.
+//! The modules follow a miner's requests: [`config`] says how all of it behaves, [`metagraph`] who may speak, [`desk`] is
+//! where a request arrives, [`intake`] takes heartbeats in, [`challenge`] takes a challenge from its first row to its
+//! verdict, and [`store`] remembers everything in SQLite or PostgreSQL.
 #![forbid(unsafe_code)]
 
 pub mod challenge;
+pub mod config;
 pub mod desk;
 pub mod intake;
 pub mod metagraph;

@@ -1,0 +1,458 @@
+//! What an operator can set: the table of keys, and the typed settings read from it.
+//!
+//! Every key of the old `validator_config.yaml` is here under its old name and meaning (validator spec 9), so old files
+//! work unchanged; keys that we added are optional. The example file is generated from this table.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use byteleap_daemon::admin;
+use byteleap_daemon::config::{Config, Error, Key, Problem, Source};
+use byteleap_daemon::logging;
+use byteleap_protocol::challenge::{ChallengeKind, TimeoutSeconds};
+use byteleap_protocol::id::{Iterations, MatrixSize};
+use byteleap_scoring::rules::{
+    AvailabilityScope, LeaseAggregate, LeasedChallenge, MaxOver, Overrides, PerformanceMode, Profile, ProfileName,
+    Rules as ScoringRules, Windows, ZeroRound,
+};
+
+use crate::challenge::Rules as ChallengeRules;
+use crate::store::DatabaseUrl;
+
+/// A day in seconds: the longest interval of any loop.
+const DAY_S: i64 = 86_400;
+
+/// The validator's table of keys.
+pub const KEYS: &[Key] = &[
+    Key::integer("port", 0, 65535, "port of the axon, where miners' requests arrive; 0 picks a free one").default("9091"),
+    Key::text("external_ip", "address published on chain; null: none is published, miners need it on their whitelist")
+        .parsed::<IpAddr>(),
+    Key::integer("netuid", 1, 65535, "subnet that the hotkey validates on, 128 on the main network").required(),
+    Key::text("axon.host", "address that the axon listens on").parsed::<IpAddr>().default("0.0.0.0"),
+    Key::list("axon.disabled_routes", "fault injection for tests: synapses answered as if the route did not exist")
+        .default("[]"),
+    Key::text("subtensor.network", "chain: finney, test, local or a ws:// or wss:// URL").default("finney"),
+    Key::boolean("subtensor.allow_insecure", "allow ws:// to another machine").default("false"),
+    Key::integer("metagraph.weight_update_tempo", 0, i64::MAX, "blocks between submissions of weights; 0: never")
+        .default("105"),
+    Key::integer("metagraph.sync_interval", 1, DAY_S, "seconds between refreshes of the metagraph").default("60"),
+    Key::text("wallet.name", "wallet that holds the hotkey").required(),
+    Key::text("wallet.hotkey", "name of the hotkey in the wallet").required(),
+    Key::text("wallet.path", "directory of wallets").default("~/.bittensor/wallets"),
+    logging::LOG_LEVEL,
+    logging::LOG_DIR,
+    Key::text("database.url", "sqlite:///relative.db, sqlite:////absolute.db or postgresql://user:password@host/name")
+        .parsed::<DatabaseUrl>()
+        .secret()
+        .default("sqlite:///./validator.db"),
+    Key::integer("database.event_retention_days", 1, 3650, "days that events are kept").default("7"),
+    Key::text("meshhub.ws_url", "marketplace endpoint; this version does not dial it"),
+    Key::text("meshhub.access_token", "marketplace login").secret(),
+    Key::list("meshhub.capabilities", "announced to the marketplace")
+        .default(r#"["hardware_inspection", "challenge_validation"]"#),
+    Key::integer("meshhub.reconnect_delay_seconds", 1, DAY_S, "seconds before a new attempt").default("30"),
+    Key::integer("meshhub.heartbeat_interval_seconds", 1, DAY_S, "seconds between heartbeats to it").default("60"),
+    Key::integer("meshhub.resource_report_interval_seconds", 5, DAY_S, "seconds between reports to it").default("90"),
+    Key::integer("validation.challenge_interval", 1, DAY_S, "seconds between two challenges of a worker").default("240"),
+    Key::integer("validation.challenge_timeout", 1, 300, "seconds that a worker has to commit to its result")
+        .default("60"),
+    Key::integer("validation.commitment_grace", 0, 300, "seconds that a late commitment is still taken").default("5"),
+    Key::integer("validation.proof_timeout", 1, 3600, "seconds from a commitment to its proof").default("60"),
+    Key::integer("validation.ranking_window_minutes", 1, 43_200, "minutes over which challenges count").default("180"),
+    Key::float("validation.participation_rate_threshold", 0.1, 1.0, "share of the possible challenges that is full \
+        participation")
+    .default("0.80"),
+    Key::integer("validation.verification_concurrent", -1, 1024, "proofs verified at once; -1: processors less one")
+        .default("1"),
+    Key::integer("validation.verification_interval", 1, DAY_S, "seconds between looks for unverified proofs")
+        .default("30"),
+    Key::integer("validation.proof_queue_max_size", 1, i64::MAX, "read for the sake of old files: proofs are on disk")
+        .default("1000"),
+    Key::text("validation.challenge_type", "cpu_matrix or gpu_matrix; this version issues no gpu_matrix")
+        .check(challenge_kind)
+        .default("gpu_matrix"),
+    Key::integer("validation.cpu.matrix_size", 100, 10_000, "side of the matrices before variation").default("2000"),
+    Key::float("validation.cpu.size_variance", 0.0, 0.5, "share by which the side varies").default("0.1"),
+    Key::integer("validation.cpu.iterations", 1, 64, "multiplications").default("1"),
+    Key::integer("validation.cpu.verification.row_verification_count", 1, 10_000, "rows to open before variation")
+        .default("50"),
+    Key::float("validation.cpu.verification.row_verification_count_variance", 0.0, 1.0, "share by which that varies")
+        .default("0.5"),
+    Key::integer("validation.gpu.matrix_size", 1, 65_536, "side of the matrices before variation").default("32768"),
+    Key::float("validation.gpu.size_variance", 0.0, 1.0, "share by which the side varies").default("0.05"),
+    Key::integer("validation.gpu.iterations", 1, 64, "factor of the result").default("1"),
+    Key::boolean("validation.gpu.enable_normalization", "read for the sake of old files, without effect")
+        .default("true"),
+    Key::integer("validation.gpu.verification.coordinate_sample_count", 0, 10_000, "elements to show").default("25"),
+    Key::float("validation.gpu.verification.coordinate_sample_count_variance", 0.0, 1.0, "share by which that varies")
+        .default("0.2"),
+    Key::integer("validation.gpu.verification.row_verification_count", 0, 10_000, "rows to open").default("2"),
+    Key::float("validation.gpu.verification.row_verification_count_variance", 0.0, 1.0, "share by which that varies")
+        .default("0.5"),
+    Key::float("validation.gpu.verification.row_sample_rate", 0.0, 1.0, "share of a row's elements that is recomputed")
+        .default("0.001"),
+    Key::float("validation.gpu.verification.abs_tolerance", 0.0, 1.0, "absolute error that passes").default("0.02"),
+    Key::float("validation.gpu.verification.rel_tolerance", 0.0, 1.0, "relative error that passes").default("0.005"),
+    Key::float("validation.gpu.verification.success_rate_threshold", 0.0, 1.0, "share of elements that must pass")
+        .default("0.85"),
+    Key::list("validation.gpu.model_allowlist", "models that are challenged; empty: any").default(
+        r#"["RTX 3090", "RTX 4090", "RTX 5090", "A100-SXM4-80GB", "A100 80GB", "A100-PCIE-80GB", "H100 80GB", "H100-PCIE-80GB", "H100 94GB", "H200", "B200"]"#,
+    ),
+    Key::float("weight_management.score_weights.lease_weight", 0.0, 1000.0, "share of leases; null: the profile's"),
+    Key::float("weight_management.score_weights.challenge_weight", 0.0, 1000.0, "share of challenges; null: the profile's"),
+    Key::integer("weight_management.availability.window_hours", 1, 8760, "hours over which presence counts")
+        .default("169"),
+    Key::text("scoring.profile", "docs-90-10, docs-100-0 or reference-0.0.5 (as validators on Python release 0.0.5)")
+        .parsed::<ProfileName>()
+        .default("docs-90-10"),
+    Key::integer("scoring.interval_s", 1, DAY_S, "seconds between rounds").default("420"),
+    Key::text("scoring.performance.mode", "ranked or absolute; null: the profile's").parsed::<PerformanceMode>(),
+    Key::text("scoring.availability.scope", "miner_composite, worker_challenge or none; null: the profile's")
+        .parsed::<AvailabilityScope>(),
+    Key::boolean("scoring.availability.exclude_own_downtime", "leave out what we did not see; null: the profile's"),
+    Key::text("scoring.leased_challenge", "challenge score of a leased miner: own, average or zero; null: the profile's")
+        .parsed::<LeasedChallenge>(),
+    Key::text("scoring.lease.aggregate", "sum or ratio; null: the profile's").parsed::<LeaseAggregate>(),
+    Key::boolean("scoring.lease.count_offline", "count leases of silent workers; null: the profile's"),
+    Key::text("scoring.max_over", "whose results set the maximum: scored or all; null: the profile's").parsed::<MaxOver>(),
+    Key::text("scoring.zero_round", "when nobody scored: skip, uniform or burn; null: the profile's")
+        .parsed::<ZeroRound>(),
+    Key::boolean("weights.dry_run", "do everything but send weights").default("false"),
+    Key::integer("weights.version_key", 0, i64::MAX, "version key that weights carry").default("9010000"),
+    Key::boolean("weights.enforce_limits", "cap and pad a vector to the chain's limits").default("true"),
+    Key::integer("weights.max_round_age", 1, DAY_S, "seconds after which a round is too old to be submitted")
+        .default("1800"),
+    Key::integer("security.rate_limit.window_seconds", 1, 3600, "seconds over which requests are counted").default("30"),
+    Key::integer("security.rate_limit.max_requests", 1, 1_000_000, "requests of a miner in that time, more while it has \
+        open challenges")
+    .default("150"),
+    Key::boolean("auto_update.enabled", "read for the sake of old files: this program does not replace itself"),
+    admin::listen_key("127.0.0.1:9092"),
+];
+
+/// The settings of one run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the axon listens.
+    pub axon: SocketAddr,
+    /// The address to publish on chain.
+    pub external_ip: Option<IpAddr>,
+    /// Synapses that are switched off for a test.
+    pub disabled_routes: Vec<String>,
+    /// Requests of one miner in a window.
+    pub rate_limit: RateLimit,
+    /// The subnet.
+    pub netuid: u16,
+    /// Name or URL of the chain network.
+    pub network: String,
+    /// Whether the chain may be spoken to in plain text across machines.
+    pub allow_insecure: bool,
+    /// Pause between refreshes of the metagraph.
+    pub sync_interval: Duration,
+    /// Where the hotkey lies.
+    pub wallet: WalletLocation,
+    /// Where everything is remembered.
+    pub database: DatabaseUrl,
+    /// How challenges are made and answered.
+    pub challenge: ChallengeRules,
+    /// Proofs verified at once.
+    pub verification_concurrency: NonZeroUsize,
+    /// Pause between looks for unverified proofs.
+    pub verification_interval: Duration,
+    /// How rounds are scored.
+    pub scoring: ScoringRules,
+    /// Pause between rounds.
+    pub scoring_interval: Duration,
+    /// How weights are submitted.
+    pub weights: WeightSettings,
+    /// Where the admin endpoint listens.
+    pub admin: SocketAddr,
+}
+
+/// A wallet's place in the file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalletLocation {
+    /// Directory of wallets.
+    pub path: PathBuf,
+    /// Wallet.
+    pub name: String,
+    /// Hotkey in the wallet.
+    pub hotkey: String,
+}
+
+/// How many requests a miner may send in a window (validator spec 1.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// The window.
+    pub window: Duration,
+    /// Requests in it, before the allowance for open challenges.
+    pub max_requests: u32,
+}
+
+/// How weights go to the chain (validator spec 6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightSettings {
+    /// Blocks between submissions; none: never.
+    pub tempo_blocks: Option<u64>,
+    /// Do everything but send.
+    pub dry_run: bool,
+    /// Version key that they carry.
+    pub version_key: u64,
+    /// Cap and pad a vector to the chain's limits.
+    pub enforce_limits: bool,
+    /// A round older than this is not submitted.
+    pub max_round_age: Duration,
+}
+
+impl Settings {
+    /// Reads the settings from a checked configuration.
+    ///
+    /// # Errors
+    /// What the table alone cannot express, all of it at once.
+    pub fn read(config: &Config) -> Result<Self, Error> {
+        let mut problems = Vec::new();
+        let verification_concurrency = concurrency(config).unwrap_or_else(|problem| {
+            problems.push(problem);
+            NonZeroUsize::MIN
+        });
+        let scoring = scoring(config).unwrap_or_else(|problem| {
+            problems.push(problem);
+            ScoringRules::default()
+        });
+        let challenge = challenge(config);
+        match challenge {
+            Ok(challenge) if problems.is_empty() => Ok(Self {
+                axon: SocketAddr::new(config.parsed("axon.host"), config.get("port")),
+                external_ip: config.parsed_optional("external_ip"),
+                disabled_routes: config.get("axon.disabled_routes"),
+                rate_limit: RateLimit {
+                    window: config.seconds("security.rate_limit.window_seconds"),
+                    max_requests: config.get("security.rate_limit.max_requests"),
+                },
+                netuid: config.get("netuid"),
+                network: config.get("subtensor.network"),
+                allow_insecure: config.get("subtensor.allow_insecure"),
+                sync_interval: config.seconds("metagraph.sync_interval"),
+                wallet: WalletLocation {
+                    path: config.get("wallet.path"),
+                    name: config.get("wallet.name"),
+                    hotkey: config.get("wallet.hotkey"),
+                },
+                database: config.parsed("database.url"),
+                challenge,
+                verification_concurrency,
+                verification_interval: config.seconds("validation.verification_interval"),
+                scoring,
+                scoring_interval: config.seconds("scoring.interval_s"),
+                weights: WeightSettings {
+                    tempo_blocks: Some(config.get("metagraph.weight_update_tempo")).filter(|blocks| *blocks > 0),
+                    dry_run: config.get("weights.dry_run"),
+                    version_key: config.get("weights.version_key"),
+                    enforce_limits: config.get("weights.enforce_limits"),
+                    max_round_age: config.seconds("weights.max_round_age"),
+                },
+                admin: config.parsed("http.listen"),
+            }),
+            Ok(_) => Err(Error { problems }),
+            Err(problem) => {
+                problems.push(problem);
+                Err(Error { problems })
+            }
+        }
+    }
+}
+
+/// What an operator should know about a configuration that is not wrong.
+pub fn advice(config: &Config) -> Vec<String> {
+    let mut advice = Vec::new();
+    if config.get::<Option<String>>("external_ip").is_none() {
+        advice.push(
+            "external_ip is not set: no address is published on chain, and only miners that have this validator on their \
+             whitelist with its address find it"
+                .to_owned(),
+        );
+    }
+    if config.get::<String>("validation.challenge_type") == ChallengeKind::GpuMatrix.as_str() {
+        advice.push(
+            "validation.challenge_type is gpu_matrix, which this version does not issue: no worker is challenged until \
+             it is cpu_matrix"
+                .to_owned(),
+        );
+    }
+    let shares = ["lease_weight", "challenge_weight"].map(|share| format!("weight_management.score_weights.{share}"));
+    let shares_are_set = shares.iter().any(|share| *config.source(share) != Source::Default);
+    if shares_are_set && *config.source("scoring.profile") == Source::Default {
+        advice.push(
+            "weight_management.score_weights is set and scoring.profile is not: the weights are those of the file, all \
+             other rules those of docs-90-10; beside validators on Python release 0.0.5 set scoring.profile to \
+             reference-0.0.5"
+                .to_owned(),
+        );
+    }
+    advice
+}
+
+fn challenge_kind(text: &str) -> Result<(), String> {
+    ChallengeKind::from_text(text).map(drop).ok_or_else(|| "cpu_matrix or gpu_matrix".to_owned())
+}
+
+/// What a checked value says; the table's bounds are the type's, so this does not fail on a loaded configuration.
+fn within<T, E: ToString>(config: &Config, name: &str, made: Result<T, E>) -> Result<T, Problem> {
+    made.map_err(|error| config.problem(name, error.to_string()))
+}
+
+fn challenge(config: &Config) -> Result<ChallengeRules, Problem> {
+    let milliseconds = |name: &str| config.get::<i64>(name) * 1000;
+    let kind: String = config.get("validation.challenge_type");
+    Ok(ChallengeRules {
+        kind: ChallengeKind::from_text(&kind).unwrap_or(ChallengeKind::GpuMatrix),
+        interval_ms: milliseconds("validation.challenge_interval"),
+        timeout: within(
+            config,
+            "validation.challenge_timeout",
+            TimeoutSeconds::new(config.get("validation.challenge_timeout")),
+        )?,
+        commitment_grace_ms: milliseconds("validation.commitment_grace"),
+        proof_timeout_ms: milliseconds("validation.proof_timeout"),
+        matrix_size: within(
+            config,
+            "validation.cpu.matrix_size",
+            MatrixSize::for_cpu(config.get("validation.cpu.matrix_size")),
+        )?,
+        size_variance: config.get("validation.cpu.size_variance"),
+        iterations: within(
+            config,
+            "validation.cpu.iterations",
+            Iterations::new(config.get("validation.cpu.iterations")),
+        )?,
+        row_count: config.get("validation.cpu.verification.row_verification_count"),
+        row_count_variance: config.get("validation.cpu.verification.row_verification_count_variance"),
+    })
+}
+
+/// -1 leaves one processor to everything else.
+fn concurrency(config: &Config) -> Result<NonZeroUsize, Problem> {
+    match config.get::<i64>("validation.verification_concurrent") {
+        -1 => {
+            let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            Ok(NonZeroUsize::new(processors - 1).unwrap_or(NonZeroUsize::MIN))
+        }
+        number => usize::try_from(number).ok().and_then(NonZeroUsize::new).ok_or_else(|| {
+            config.problem("validation.verification_concurrent", "found 0, expected -1 or 1 and more".to_owned())
+        }),
+    }
+}
+
+fn scoring(config: &Config) -> Result<ScoringRules, Problem> {
+    fn set<T: FromStr>(config: &Config, name: &str) -> Option<T> {
+        config.parsed_optional(name)
+    }
+    let set_singly = Overrides {
+        lease_weight: config.get("weight_management.score_weights.lease_weight"),
+        challenge_weight: config.get("weight_management.score_weights.challenge_weight"),
+        performance_mode: set(config, "scoring.performance.mode"),
+        availability_scope: set(config, "scoring.availability.scope"),
+        exclude_own_downtime: config.get("scoring.availability.exclude_own_downtime"),
+        leased_challenge: set(config, "scoring.leased_challenge"),
+        lease_aggregate: set(config, "scoring.lease.aggregate"),
+        lease_count_offline: config.get("scoring.lease.count_offline"),
+        max_over: set(config, "scoring.max_over"),
+        zero_round: set(config, "scoring.zero_round"),
+    };
+    let windows = Windows {
+        ranking_minutes: config.get("validation.ranking_window_minutes"),
+        challenge_interval_s: config.get("validation.challenge_interval"),
+        participation_threshold: config.get("validation.participation_rate_threshold"),
+        availability_hours: config.get("weight_management.availability.window_hours"),
+    };
+    let profile = Profile::named(config.parsed("scoring.profile")).with(&set_singly);
+    within(config, "scoring.profile", ScoringRules::new(profile, windows))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use byteleap_daemon::config::{Sources, example};
+
+    use super::*;
+
+    const REQUIRED: &str = "netuid: 128\nwallet:\n  name: validator\n  hotkey: default\n";
+
+    fn config(yaml: &str) -> Result<Config, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("validator_config.yaml");
+        fs::write(&file, yaml).unwrap();
+        Config::load(KEYS, &Sources { file: Some(file), ..Sources::default() })
+    }
+
+    #[test]
+    fn the_example_file_is_this_table() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/validator_config.yaml");
+        if std::env::var_os("BYTELEAP_BLESS").is_some() {
+            fs::write(&file, example(KEYS)).unwrap();
+        }
+        let checked_in = fs::read_to_string(&file).expect("config/validator_config.yaml");
+        assert!(
+            checked_in == example(KEYS),
+            "stale: write it anew with BYTELEAP_BLESS=1 cargo test -p byteleap-validator"
+        );
+    }
+
+    #[test]
+    fn all_but_the_subnet_and_the_wallet_has_a_default() {
+        let missing = config("port: 9091\n").unwrap_err();
+        let subjects: Vec<_> = missing.problems.iter().map(|problem| problem.subject.as_str()).collect();
+        assert_eq!(subjects, ["netuid", "wallet.name", "wallet.hotkey"]);
+        let settings = Settings::read(&config(REQUIRED).unwrap()).unwrap();
+        assert_eq!(settings.axon.to_string(), "0.0.0.0:9091");
+        assert_eq!(settings.scoring, ScoringRules::default());
+        assert_eq!(settings.weights.tempo_blocks, Some(105));
+    }
+
+    #[test]
+    fn an_old_file_is_read_unchanged() {
+        let old = config(
+            "port: 9091\nexternal_ip: null\nnetuid: 128\nsubtensor:\n  network: finney\n\
+             metagraph:\n  weight_update_tempo: 105\n  sync_interval: 60\n\
+             wallet:\n  name: validator\n  hotkey: default\n  path: ~/.bittensor/wallets\n\
+             logging:\n  log_level: INFO\n  log_dir: ./logs\n\
+             database:\n  url: postgresql://validator:secret@localhost:5432/validator\n  event_retention_days: 7\n\
+             meshhub:\n  ws_url: ws://203.0.113.1:8000/ws\n  access_token: token\n  capabilities:\n    \
+             - hardware_inspection\n    - challenge_validation\n  reconnect_delay_seconds: 30\n  \
+             heartbeat_interval_seconds: 60\n  resource_report_interval_seconds: 90\n\
+             validation:\n  challenge_interval: 240\n  challenge_timeout: 60\n  ranking_window_minutes: 180\n  \
+             participation_rate_threshold: 0.80\n  verification_concurrent: 1\n  verification_interval: 30\n  \
+             proof_queue_max_size: 1000\n  challenge_type: gpu_matrix\n  cpu:\n    matrix_size: 2000\n    \
+             size_variance: 0.1\n    iterations: 1\n    verification:\n      row_verification_count: 50\n      \
+             row_verification_count_variance: 0.5\n  gpu:\n    matrix_size: 32768\n    size_variance: 0.05\n    \
+             iterations: 1\n    enable_normalization: true\n    verification:\n      coordinate_sample_count: 25\n      \
+             coordinate_sample_count_variance: 0.2\n      row_verification_count: 2\n      \
+             row_verification_count_variance: 0.5\n      row_sample_rate: 0.001\n      abs_tolerance: 0.02\n      \
+             rel_tolerance: 0.005\n      success_rate_threshold: 0.85\n    model_allowlist:\n      - RTX 4090\n\
+             weight_management:\n  score_weights:\n    lease_weight: 0.70\n    challenge_weight: 0.30\n  \
+             availability:\n    window_hours: 169\n\
+             security:\n  rate_limit:\n    window_seconds: 30\n    max_requests: 150\n",
+        )
+        .unwrap();
+        assert!(old.warnings().is_empty(), "{:?}", old.warnings());
+        let settings = Settings::read(&old).unwrap();
+        assert_eq!(settings.scoring.profile().lease_weight, 0.70);
+        assert_eq!(settings.challenge.kind, ChallengeKind::GpuMatrix);
+        assert_eq!(advice(&old).len(), 3);
+        assert!(!old.effective().contains("secret"));
+    }
+
+    #[test]
+    fn what_the_table_cannot_say_is_a_problem_of_its_key() {
+        let zeros = "validation:\n  verification_concurrent: 0\n\
+                     weight_management:\n  score_weights:\n    lease_weight: 0\n    challenge_weight: 0\n";
+        let error = Settings::read(&config(&format!("{REQUIRED}{zeros}")).unwrap()).unwrap_err();
+        let subjects: Vec<_> = error.problems.iter().map(|problem| problem.subject.as_str()).collect();
+        assert_eq!(subjects, ["validation.verification_concurrent", "scoring.profile"]);
+    }
+}
