@@ -105,7 +105,8 @@ impl From<Hotkey> for String {
 }
 
 /// An sr25519 signature; its text is `0x` and 128 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Signature(pub [u8; 64]);
 
 impl fmt::Display for Signature {
@@ -133,6 +134,20 @@ impl FromStr for Signature {
         let mut bytes = [0_u8; 64];
         hex::decode_to_slice(digits, &mut bytes).map_err(|_| SignatureError)?;
         Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for Signature {
+    type Error = SignatureError;
+
+    fn try_from(text: String) -> Result<Self, SignatureError> {
+        text.parse()
+    }
+}
+
+impl From<Signature> for String {
+    fn from(signature: Signature) -> Self {
+        signature.to_string()
     }
 }
 

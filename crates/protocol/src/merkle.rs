@@ -340,13 +340,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_loop_and_the_library_have_one_root(leaf_count in 1_usize..200) {
+        fn the_loop_and_the_library_have_one_root(leaf_count in 1_usize..70) {
             let tree = tree(leaf_count);
             prop_assert_eq!(library_root(&tree.levels[0]), Some(tree.root()));
         }
 
         #[test]
-        fn every_row_of_any_tree_is_proved(leaf_count in 1_usize..200) {
+        fn every_row_of_any_tree_is_proved(leaf_count in 1_usize..70) {
             let tree = tree(leaf_count);
             for index in 0..leaf_count {
                 let opening = tree.open(index).unwrap();
@@ -356,7 +356,7 @@ mod tests {
 
         #[test]
         fn no_altered_opening_proves(
-            leaf_count in 2_usize..200,
+            leaf_count in 2_usize..70,
             index in any::<prop::sample::Index>(),
             level in any::<prop::sample::Index>(),
             alteration in 0..8,

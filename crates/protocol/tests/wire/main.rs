@@ -3,8 +3,14 @@
 #[cfg(test)]
 mod canonical_json;
 #[cfg(test)]
+mod gpu_signature;
+#[cfg(test)]
 mod merkle;
+#[cfg(test)]
+mod messages;
 #[cfg(test)]
 mod replay_window;
 #[cfg(test)]
 mod session;
+#[cfg(test)]
+mod synapse_http;
