@@ -12,6 +12,9 @@ pub mod state;
 pub mod targets;
 pub mod verify;
 
+#[cfg(test)]
+mod tests;
+
 use byteleap_protocol::challenge::{ChallengeKind, TimeoutSeconds};
 use byteleap_protocol::id::{Iterations, MatrixSize};
 

@@ -520,3 +520,12 @@ fn json<T: serde::de::DeserializeOwned>(column: &'static str, text: &str) -> Res
         value: text.to_owned(),
     })
 }
+
+#[cfg(test)]
+impl Store {
+    /// Why a challenge ended badly.
+    pub(crate) async fn fail_code(&self, key: ChallengeKey) -> Option<String> {
+        let row = sqlx::query("SELECT fail_code FROM challenges WHERE id = $1").bind(key.0).fetch_one(&self.reader);
+        row.await.unwrap().try_get("fail_code").unwrap()
+    }
+}

@@ -1,0 +1,436 @@
+//! A whole round through the desk: a real small challenge, computed by the worker's code and judged by ours; then
+//! everything that must not pass.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use byteleap_chain::{Metagraph, Neuron};
+use byteleap_compute::challenge::CpuChallenge;
+use byteleap_compute::cpu::compute;
+use byteleap_daemon::clock::{Clock, ManualClock};
+use byteleap_protocol::Object;
+use byteleap_protocol::challenge::{ChallengeData, ChallengeItem, ChallengeKind, TimeoutSeconds};
+use byteleap_protocol::hotkey::Hotkey;
+use byteleap_protocol::id::{Iterations, MatrixSize, Unit};
+use byteleap_protocol::merkle::{MerkleTree, NodeHash};
+use byteleap_protocol::payload::{
+    Commitment, CommitmentData, HeartbeatData, ProofData, ProofRequest, ProofResponse, TaskRequest,
+};
+use serde_json::json;
+use tokio::sync::Notify;
+
+use super::Rules;
+use super::schedule::Scheduler;
+use super::state::{Status, Verdict};
+use super::verify::Verifier;
+use crate::desk::{Desk, Refusal};
+use crate::metagraph::Members;
+use crate::store::Store;
+use crate::store::challenge::ChallengeRow;
+use crate::store::lease::LeaseScore;
+use crate::store::testing;
+
+const MINER: Hotkey = Hotkey([1; 32]);
+const STRANGER: Hotkey = Hotkey([2; 32]);
+const START_MS: i64 = 1_760_000_000_000;
+const INTERVAL_S: u64 = 240;
+
+/// A validator without network: everything behind the desk, and a clock in our hands.
+struct World {
+    store: Store,
+    clock: Arc<ManualClock>,
+    desk: Desk,
+    scheduler: Scheduler,
+    verifier: Verifier,
+    _folder: tempfile::TempDir,
+}
+
+fn rules() -> Rules {
+    Rules {
+        kind: ChallengeKind::CpuMatrix,
+        interval_ms: INTERVAL_S as i64 * 1000,
+        timeout: TimeoutSeconds::new(60).unwrap(),
+        commitment_grace_ms: 5000,
+        proof_timeout_ms: 60_000,
+        matrix_size: MatrixSize::new(100).unwrap(),
+        size_variance: 0.1,
+        iterations: Iterations::new(2).unwrap(),
+        row_count: 8,
+        row_count_variance: 0.5,
+    }
+}
+
+fn members(hotkeys: &[Hotkey]) -> Members {
+    let neurons = hotkeys.iter().enumerate().map(|(uid, hotkey)| Neuron {
+        uid: uid as u16,
+        hotkey: *hotkey,
+        coldkey: [0; 32],
+        axon: None,
+        axon_version: 0,
+        alpha_stake: 0,
+        total_stake: 0,
+        validator_permit: false,
+        active: true,
+        last_update: 0,
+        registered_at: 0,
+    });
+    Members::fixed(Metagraph { netuid: 128, block: 1, owner_hotkey: Hotkey([9; 32]), neurons: neurons.collect() })
+}
+
+impl World {
+    async fn new(rules: Rules) -> Self {
+        let (store, folder) = testing::store().await;
+        let clock = Arc::new(ManualClock::new(START_MS));
+        let (rules, proof_arrived) = (Arc::new(rules), Arc::new(Notify::new()));
+        let shared: Arc<dyn Clock> = clock.clone();
+        Self {
+            desk: Desk::new(store.clone(), Arc::clone(&rules), Arc::clone(&shared), Arc::clone(&proof_arrived)),
+            scheduler: Scheduler::new(store.clone(), rules, members(&[MINER, STRANGER]), Arc::clone(&shared)),
+            verifier: Verifier::new(
+                store.clone(),
+                shared,
+                proof_arrived,
+                NonZeroUsize::new(2).unwrap(),
+                Duration::from_secs(30),
+            ),
+            store,
+            clock,
+            _folder: folder,
+        }
+    }
+
+    async fn hear(&self, miner: Hotkey, workers: &[&str]) {
+        let workers: Vec<_> =
+            workers.iter().map(|id| json!({ "worker_id": id, "capabilities": ["cpu_matrix"] })).collect();
+        let data = json!({ "hotkey": miner, "workers": workers });
+        let data: HeartbeatData = serde_json::from_value(data).unwrap();
+        assert_eq!(self.desk.heartbeat(miner, data).await.error_code, 0);
+    }
+
+    async fn fetch(&self, miner: Hotkey) -> Vec<ChallengeItem> {
+        self.desk.tasks(miner, TaskRequest::new(miner, 0.0)).await.unwrap().challenges
+    }
+
+    /// A challenge that was just handed to worker `w` of [`MINER`].
+    async fn one_sent(&self) -> ChallengeItem {
+        self.hear(MINER, &["w"]).await;
+        assert_eq!(self.scheduler.pass().await.unwrap(), 1);
+        self.fetch(MINER).await.remove(0)
+    }
+
+    async fn row(&self, item: &ChallengeItem) -> ChallengeRow {
+        self.store.challenge(MINER, &item.challenge_id).await.unwrap().unwrap()
+    }
+
+    async fn status(&self, item: &ChallengeItem) -> Status {
+        self.row(item).await.status
+    }
+}
+
+/// What an honest worker holds after computing.
+fn computed(item: &ChallengeItem) -> (Vec<byteleap_protocol::id::RowHash>, MerkleTree) {
+    let data = ChallengeData::parse(item.challenge_type, &item.data).unwrap();
+    let challenge = CpuChallenge::new(&data.seed, data.matrix_size, data.iterations).unwrap();
+    let hashes = compute(&challenge, &AtomicBool::new(false)).unwrap().row_hashes;
+    let tree = MerkleTree::from_rows(&hashes).unwrap();
+    (hashes, tree)
+}
+
+fn commitment(item: &ChallengeItem, root: NodeHash) -> CommitmentData {
+    CommitmentData {
+        challenge_id: item.challenge_id.clone(),
+        worker_id: item.target_worker_id.clone().unwrap(),
+        commitments: vec![Commitment::cpu(root)],
+        debug_info: Object::new(),
+        schema_version: 1,
+    }
+}
+
+fn proof(item: &ChallengeItem, request: &ProofRequest, tree: &MerkleTree) -> ProofData {
+    let merkle_proofs: Vec<_> = request.rows.iter().map(|row| tree.open(*row as usize).unwrap()).collect();
+    let row_hashes = merkle_proofs.iter().map(|opening| match opening.leaf_hash {
+        NodeHash::Row(hash) => hash,
+        NodeHash::Inner(_) => unreachable!("leaves are rows"),
+    });
+    ProofData {
+        challenge_id: item.challenge_id.clone(),
+        proofs: vec![ProofResponse {
+            uuid: Unit::Cpu,
+            row_hashes: row_hashes.collect(),
+            merkle_proofs: merkle_proofs.clone(),
+            coordinate_values: Vec::new(),
+        }],
+        debug_info: Object::new(),
+        schema_version: 1,
+    }
+}
+
+/// Runs one challenge to its verdict; `lie` may change the tree that is committed to and the proof that is sent.
+async fn verdict_on(
+    commit_to: impl FnOnce(&ChallengeItem) -> MerkleTree,
+    lie: impl FnOnce(&mut ProofResponse),
+) -> (Status, Option<String>) {
+    let world = World::new(rules()).await;
+    let item = world.one_sent().await;
+    let tree = commit_to(&item);
+    let answer = world.desk.commit(MINER, commitment(&item, tree.root())).await.unwrap();
+    let mut data = proof(&item, &answer.proof_requests[0], &tree);
+    lie(&mut data.proofs[0]);
+    world.desk.prove(MINER, data).await.unwrap();
+    assert_eq!(world.verifier.judge_batch().await.unwrap(), 1);
+    let code = world.store.fail_code(world.row(&item).await.key).await;
+    (world.status(&item).await, code)
+}
+
+fn honest(item: &ChallengeItem) -> MerkleTree {
+    computed(item).1
+}
+
+#[tokio::test]
+async fn a_challenge_goes_all_the_way_round() {
+    let world = World::new(rules()).await;
+    let item = world.one_sent().await;
+    assert_eq!(item.timeout.get(), 60);
+    assert_eq!(item.target_worker_id, Some("w".parse().unwrap()));
+    let data = ChallengeData::parse(item.challenge_type, &item.data).unwrap();
+    assert!((90..=110).contains(&data.matrix_size.get()));
+    assert_eq!((data.miner_hotkey, data.round_id.as_deref()), (Some(MINER), Some("round_1760000000")));
+    let tree = honest(&item);
+
+    world.clock.advance(Duration::from_millis(1500));
+    let answer = world.desk.commit(MINER, commitment(&item, tree.root())).await.unwrap();
+    let [request] = answer.proof_requests.as_slice() else { panic!("one request") };
+    assert_eq!(request.rows, world.row(&item).await.rows, "the rows that are asked for are the stored ones");
+    assert!((4..=12).contains(&request.rows.len()));
+
+    let receipt = world.desk.prove(MINER, proof(&item, request, &tree)).await.unwrap();
+    assert_eq!(receipt.challenge_status, "queued");
+    assert_eq!(world.verifier.judge_batch().await.unwrap(), 1);
+
+    assert_eq!(world.status(&item).await, Status::Verified);
+    assert_eq!(world.store.last_verified(10).await.unwrap(), [item.challenge_id.clone()]);
+    let outcomes = world.store.outcomes_since(START_MS).await.unwrap();
+    assert_eq!(outcomes.len(), 1);
+    assert_eq!((outcomes[0].verified, outcomes[0].compute_ms, outcomes[0].units_ok), (true, Some(1500.0), 1));
+    assert_eq!(world.verifier.judge_batch().await.unwrap(), 0, "the proof is forgotten after its verdict");
+}
+
+#[tokio::test]
+async fn a_wrong_row_is_caught() {
+    let forged = |item: &ChallengeItem| {
+        let hashes = computed(item).0;
+        // One right row in place of all the others: cheap to compute, and every opening but one is a lie.
+        MerkleTree::from_rows(&vec![hashes[0]; hashes.len()]).unwrap()
+    };
+    assert_eq!(verdict_on(forged, |_| ()).await, (Status::Failed, Some("wrong_row_hash".to_owned())));
+}
+
+#[tokio::test]
+async fn right_rows_under_another_root_are_caught() {
+    let other_root = |item: &ChallengeItem| {
+        let mut hashes = computed(item).0;
+        hashes.reverse();
+        MerkleTree::from_rows(&hashes).unwrap()
+    };
+    let (status, code) = verdict_on(other_root, |_| ()).await;
+    assert_eq!((status, code.as_deref()), (Status::Failed, Some("wrong_row_hash")));
+    let (status, code) = verdict_on(honest, |proof| {
+        let opening = &mut proof.merkle_proofs[0];
+        opening.proof_hashes[0] = NodeHash::Inner([7; 32]);
+    })
+    .await;
+    assert_eq!((status, code.as_deref()), (Status::Failed, Some("wrong_path")));
+}
+
+#[tokio::test]
+async fn a_swapped_index_is_caught() {
+    let (status, code) = verdict_on(honest, |proof| {
+        proof.merkle_proofs.swap(0, 1);
+        proof.row_hashes.swap(0, 1);
+    })
+    .await;
+    assert_eq!((status, code.as_deref()), (Status::Failed, Some("wrong_index")));
+}
+
+#[tokio::test]
+async fn every_refusal_of_phase_1_leaves_the_challenge_as_it_was() {
+    let world = World::new(rules()).await;
+    let item = world.one_sent().await;
+    let root = honest(&item).root();
+    let before = world.row(&item).await;
+    let good = commitment(&item, root);
+
+    let unknown = CommitmentData { challenge_id: "nobody".parse().unwrap(), ..good.clone() };
+    let other_worker = CommitmentData { worker_id: "v".parse().unwrap(), ..good.clone() };
+    let none = CommitmentData { commitments: Vec::new(), ..good.clone() };
+    let two = CommitmentData { commitments: vec![Commitment::cpu(root), Commitment::cpu(root)], ..good.clone() };
+    let gpu = Commitment { uuid: "GPU-1".parse().unwrap(), ..Commitment::cpu(root) };
+    let gpu = CommitmentData { commitments: vec![gpu], ..good.clone() };
+    let short =
+        CommitmentData { commitments: vec![Commitment::cpu("afae135667bd0972".parse().unwrap())], ..good.clone() };
+    for (caller, data, refusal) in [
+        (MINER, unknown, Refusal::UnknownChallenge),
+        (STRANGER, good.clone(), Refusal::UnknownChallenge),
+        (MINER, other_worker, Refusal::OtherWorker),
+        (MINER, none, Refusal::Commitments),
+        (MINER, two, Refusal::Commitments),
+        (MINER, gpu, Refusal::Commitments),
+        (MINER, short, Refusal::Root),
+    ] {
+        assert_eq!(world.desk.commit(caller, data).await, Err(refusal));
+        assert_eq!(world.row(&item).await, before);
+    }
+
+    // 60 s to compute and 5 s of grace; at the last moment it is taken, and only once.
+    world.clock.advance(Duration::from_millis(65_001));
+    assert_eq!(world.desk.commit(MINER, good.clone()).await, Err(Refusal::Expired));
+    assert_eq!(world.row(&item).await, before);
+    world.clock.set_unix_ms(START_MS + 65_000);
+    assert!(world.desk.commit(MINER, good.clone()).await.is_ok());
+    let committed = world.row(&item).await;
+    assert_eq!(world.desk.commit(MINER, good).await, Err(Refusal::AlreadyProcessed));
+    assert_eq!(world.row(&item).await, committed);
+}
+
+#[tokio::test]
+async fn every_refusal_of_phase_2_leaves_the_challenge_as_it_was() {
+    let world = World::new(rules()).await;
+    let item = world.one_sent().await;
+    let tree = honest(&item);
+    let early = ProofRequest { uuid: Unit::Cpu, rows: vec![0], coordinates: Vec::new() };
+    assert_eq!(world.desk.prove(MINER, proof(&item, &early, &tree)).await, Err(Refusal::NotCommitted));
+
+    let answer = world.desk.commit(MINER, commitment(&item, tree.root())).await.unwrap();
+    let good = proof(&item, &answer.proof_requests[0], &tree);
+    let rows = answer.proof_requests[0].rows.len();
+    let before = world.row(&item).await;
+    let altered = |alter: &dyn Fn(&mut Vec<ProofResponse>)| {
+        let mut data = good.clone();
+        alter(&mut data.proofs);
+        data
+    };
+    for (caller, data, refusal) in [
+        (STRANGER, good.clone(), Refusal::UnknownChallenge),
+        (MINER, altered(&|proofs| proofs.clear()), Refusal::Proofs),
+        (MINER, altered(&|proofs| proofs.push(proofs[0].clone())), Refusal::Proofs),
+        (MINER, altered(&|proofs| proofs[0].uuid = "GPU-1".parse().unwrap()), Refusal::Proofs),
+        (MINER, altered(&|proofs| proofs[0].row_hashes.truncate(1)), Refusal::Lengths { rows }),
+        (MINER, altered(&|proofs| proofs[0].merkle_proofs.truncate(1)), Refusal::Lengths { rows }),
+    ] {
+        assert_eq!(world.desk.prove(caller, data).await, Err(refusal));
+        assert_eq!(world.row(&item).await, before);
+        assert_eq!(world.verifier.judge_batch().await.unwrap(), 0, "nothing to judge");
+    }
+
+    world.clock.advance(Duration::from_millis(60_001));
+    assert_eq!(world.desk.prove(MINER, good.clone()).await, Err(Refusal::Expired));
+    world.clock.set_unix_ms(START_MS + 60_000);
+    assert!(world.desk.prove(MINER, good.clone()).await.is_ok());
+    assert_eq!(world.desk.prove(MINER, good).await, Err(Refusal::AlreadyProcessed));
+}
+
+#[tokio::test]
+async fn deadlines_end_challenges_and_only_the_workers_fault_is_a_failure() {
+    let world = World::new(rules()).await;
+    world.hear(MINER, &["late", "mute"]).await;
+    world.hear(STRANGER, &["unfetched"]).await;
+    assert_eq!(world.scheduler.pass().await.unwrap(), 3);
+    let sent = world.fetch(MINER).await;
+    let [late, mute] = sent.as_slice() else { panic!("two challenges") };
+    world.desk.commit(MINER, commitment(mute, honest(mute).root())).await.unwrap();
+
+    world.clock.advance(Duration::from_millis(65_000));
+    world.scheduler.sweep().await.unwrap();
+    assert_eq!(world.status(late).await, Status::Sent, "its grace is not over");
+    assert_eq!(world.status(mute).await, Status::Failed);
+    world.clock.advance(Duration::from_millis(1));
+    world.scheduler.sweep().await.unwrap();
+    assert_eq!(world.status(late).await, Status::Failed);
+
+    world.clock.advance(Duration::from_secs(INTERVAL_S));
+    world.scheduler.sweep().await.unwrap();
+    assert_eq!(world.store.challenge_counts().await.unwrap(), [(Status::Failed, 2), (Status::Void, 1)]);
+    assert_eq!(world.fetch(STRANGER).await, [], "what is void is not handed out");
+    let outcomes = world.store.outcomes_since(START_MS).await.unwrap();
+    assert!(outcomes.iter().all(|outcome| !outcome.verified) && outcomes.len() == 2, "void counts for nothing");
+}
+
+#[tokio::test]
+async fn after_a_restart_proofs_are_judged_and_what_we_missed_is_void() {
+    let world = World::new(rules()).await;
+    world.hear(MINER, &["proved", "missed", "in_time"]).await;
+    world.scheduler.pass().await.unwrap();
+    let sent = world.fetch(MINER).await;
+    let [proved, missed, in_time] = sent.as_slice() else { panic!("three challenges") };
+    let tree = honest(proved);
+    let answer = world.desk.commit(MINER, commitment(proved, tree.root())).await.unwrap();
+    world.desk.prove(MINER, proof(proved, &answer.proof_requests[0], &tree)).await.unwrap();
+    world.clock.advance(Duration::from_secs(30));
+    world.desk.commit(MINER, commitment(in_time, honest(in_time).root())).await.unwrap();
+
+    world.clock.advance(Duration::from_secs(31));
+    assert_eq!(world.store.void_interrupted(world.clock.unix_ms()).await.unwrap(), 1);
+    assert_eq!(world.status(missed).await, Status::Void);
+    assert_eq!(world.status(in_time).await, Status::Committed);
+    world.verifier.judge_batch().await.unwrap();
+    assert_eq!(world.status(proved).await, Status::Verified);
+}
+
+#[tokio::test]
+async fn an_acknowledged_proof_is_in_the_database_of_another_process() {
+    let world = World::new(rules()).await;
+    let item = world.one_sent().await;
+    let tree = honest(&item);
+    let answer = world.desk.commit(MINER, commitment(&item, tree.root())).await.unwrap();
+    let data = proof(&item, &answer.proof_requests[0], &tree);
+    world.desk.prove(MINER, data.clone()).await.unwrap();
+    let url = format!("sqlite:///{}", world._folder.path().join("validator.db").display());
+    let other = Store::open(&url.parse().unwrap()).await.unwrap();
+    let waiting = other.oldest_proofs(10).await.unwrap();
+    assert_eq!(waiting.len(), 1);
+    assert_eq!(serde_json::from_slice::<Vec<ProofResponse>>(&waiting[0].body).unwrap(), data.proofs);
+    assert_eq!(waiting[0].root, tree.root());
+}
+
+#[tokio::test]
+async fn only_idle_unleased_heard_and_registered_workers_are_asked() {
+    let world = World::new(rules()).await;
+    let outsider = Hotkey([3; 32]);
+    world.hear(MINER, &["idle", "leased"]).await;
+    world.hear(outsider, &["w"]).await;
+    let lease = LeaseScore::new(1.0).unwrap();
+    world.store.set_lease(MINER, &"leased".parse().unwrap(), lease, "test", START_MS).await.unwrap();
+    assert_eq!(world.scheduler.pass().await.unwrap(), 1);
+    assert_eq!(world.scheduler.pass().await.unwrap(), 0, "one at a time");
+    assert_eq!(world.fetch(outsider).await, []);
+    let items = world.fetch(MINER).await;
+    assert_eq!(items[0].target_worker_id, Some("idle".parse().unwrap()));
+
+    // Its turn comes again when the interval has passed, and not while it is silent.
+    world.clock.advance(Duration::from_secs(INTERVAL_S));
+    world.scheduler.sweep().await.unwrap();
+    assert_eq!(world.scheduler.pass().await.unwrap(), 0, "offline");
+    world.hear(MINER, &["idle", "leased"]).await;
+    assert_eq!(world.scheduler.pass().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn gpu_mode_asks_nobody() {
+    let world = World::new(Rules { kind: ChallengeKind::GpuMatrix, ..rules() }).await;
+    world.hear(MINER, &["w"]).await;
+    assert_eq!(world.scheduler.pass().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_verdict_is_given_once() {
+    let world = World::new(rules()).await;
+    let item = world.one_sent().await;
+    let tree = honest(&item);
+    let answer = world.desk.commit(MINER, commitment(&item, tree.root())).await.unwrap();
+    world.desk.prove(MINER, proof(&item, &answer.proof_requests[0], &tree)).await.unwrap();
+    let key = world.row(&item).await.key;
+    assert!(world.store.conclude(key, Verdict::Verified, 1.0, START_MS).await.unwrap());
+    assert!(!world.store.conclude(key, Verdict::Verified, 1.0, START_MS).await.unwrap());
+}
