@@ -111,6 +111,7 @@ impl State {
     }
 
     fn serve(&mut self, address: SocketAddr, version: u32, by: &Hotkey) -> Result<Option<Receipt>, ChainError> {
+        check_axon(address)?;
         let (now, limit) = (self.metagraph.block, self.rules.serving_rate_limit);
         let receipt = self.receipt();
         let netuid = self.metagraph.netuid;
@@ -126,7 +127,6 @@ impl State {
         if let Some((_, last)) = self.served.iter().find(|(uid, _)| *uid == neuron.uid) {
             check_rate(*last, limit, now)?;
         }
-        check_axon(address)?;
         self.served.retain(|(uid, _)| *uid != neuron.uid);
         self.served.push((neuron.uid, now));
         neuron.axon = Some(address);

@@ -155,6 +155,7 @@ impl Chain for Subtensor {
         version: u32,
         by: &dyn Signer,
     ) -> Result<Option<Receipt>, ChainError> {
+        check_axon(address)?;
         let hotkey = by.hotkey();
         let call = wire::ServeAxon::new(netuid, address, version);
         let preflight = move |at: At| async move {
@@ -169,7 +170,6 @@ impl Chain for Subtensor {
             }
             check_rate(axon.block, limit, at.block_number())?;
         }
-        check_axon(address)?;
         self.submit(at, wire::call("serve_axon", call), by).await.map(Some)
     }
 

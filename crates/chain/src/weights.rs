@@ -29,6 +29,8 @@ pub struct Limits {
     pub neurons: u16,
     /// Uid of the subnet's owner, the first to fill a vector that is too short.
     pub owner: Option<u16>,
+    /// Uid of the sender, the last to fill it.
+    pub own: Option<u16>,
 }
 
 /// Scores that cannot become weights.
@@ -65,8 +67,8 @@ impl Weights {
     }
 
     /// As [`Weights::emit`], after capping the largest share, and with a vector that is too short filled up: missing uids
-    /// get the value 1, the owner's first, then the lowest numbers. Never the uniform vector of the reference, which
-    /// would pay miners that nobody scored.
+    /// get the value 1, the owner's first, then the lowest numbers, the sender's last. Never the uniform vector of the
+    /// reference, which would pay miners that nobody scored.
     ///
     /// # Errors
     /// As [`Weights::emit`].
@@ -114,7 +116,8 @@ impl Weights {
     fn fill(&mut self, limits: &Limits) {
         let wanted = usize::from(limits.min_allowed.min(limits.neurons));
         let mut present: BTreeSet<u16> = self.uids.iter().copied().collect();
-        for uid in limits.owner.into_iter().chain(0..limits.neurons) {
+        let others = (0..limits.neurons).filter(|uid| limits.own != Some(*uid));
+        for uid in limits.owner.into_iter().chain(others).chain(limits.own) {
             if self.uids.len() >= wanted {
                 return;
             }

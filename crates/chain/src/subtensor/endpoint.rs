@@ -41,14 +41,14 @@ pub enum EndpointError {
     #[error("unknown network {0:?}: use finney, test, archive, local, or a URL as wss://host:port")]
     UnknownNetwork(String),
     /// A text with a scheme that is no WebSocket URL.
-    #[error("{0:?} is no WebSocket URL: write wss://host:port, or ws:// for this machine")]
+    #[error("{0} is no WebSocket URL: write wss://host:port, or ws:// for this machine")]
     BadUrl(String),
     /// Plain text to another machine.
     #[error("{0} is not encrypted and not on this machine: use wss://, or set allow_insecure")]
     Insecure(String),
     /// No endpoint at all.
     #[error("no network is configured")]
-    None,
+    NoNetwork,
 }
 
 /// The URL behind a network name or URL. `ws://` is accepted for loopback only, unless `allow_insecure`.
@@ -63,13 +63,21 @@ pub fn resolve(network: &str, allow_insecure: bool) -> Result<String, EndpointEr
         None => return Err(EndpointError::UnknownNetwork(network.to_owned())),
     };
     if !(url.starts_with("wss://") || url.starts_with("ws://")) {
-        return Err(EndpointError::BadUrl(url));
+        return Err(EndpointError::BadUrl(shown(&url)));
     }
     match url_is_secure(&url) {
-        Err(_) => Err(EndpointError::BadUrl(url)),
-        Ok(false) if !allow_insecure => Err(EndpointError::Insecure(url)),
+        Err(_) => Err(EndpointError::BadUrl(shown(&url))),
+        Ok(false) if !allow_insecure => Err(EndpointError::Insecure(shown(&url))),
         Ok(_) => Ok(url),
     }
+}
+
+/// What logs and errors show of a URL: scheme, host and port. User parts, paths and queries carry access keys.
+fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}")
 }
 
 /// The endpoints of one chain and the connection in use.
@@ -84,7 +92,8 @@ pub(super) struct Endpoints {
 
 impl std::fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoints").field("urls", &self.urls).finish_non_exhaustive()
+        let urls: Vec<_> = self.urls.iter().map(|url| shown(url)).collect();
+        f.debug_struct("Endpoints").field("urls", &urls).finish_non_exhaustive()
     }
 }
 
@@ -100,7 +109,7 @@ struct Line {
 impl Endpoints {
     pub(super) fn new(urls: Vec<String>) -> Result<Self, EndpointError> {
         if urls.is_empty() {
-            return Err(EndpointError::None);
+            return Err(EndpointError::NoNetwork);
         }
         Ok(Self { urls, config: SubstrateConfig::new(), line: Mutex::default(), highest: AtomicU64::new(0) })
     }
@@ -117,14 +126,14 @@ impl Endpoints {
             line.next = (line.next + 1) % self.urls.len();
             match self.dial(url, line.genesis).await {
                 Ok(client) => {
-                    tracing::info!(%url, "connected to the chain");
+                    tracing::info!(endpoint = shown(url), "connected to the chain");
                     line.genesis = Some(client.genesis_hash());
                     let client = Arc::new(client);
                     line.client = Some(Arc::clone(&client));
                     return Ok(client);
                 }
                 Err(Fault::Chain(error)) => return Err(error),
-                Err(Fault::Lost(reason)) => reasons.push(format!("{url}: {reason}")),
+                Err(Fault::Lost(reason)) => reasons.push(format!("{}: {reason}", shown(url))),
             }
         }
         Err(ChainError::Unreachable(reasons.join("; ")))
@@ -195,7 +204,15 @@ mod tests {
     }
 
     #[test]
+    fn access_keys_in_a_url_are_never_shown() {
+        let url = "ws://user:key@node.example:9944/key?key=key#key";
+        assert_eq!(resolve(url, false), Err(EndpointError::Insecure("ws://node.example:9944".to_owned())));
+        let endpoints = Endpoints::new(vec![resolve(url, true).unwrap()]).unwrap();
+        assert!(!format!("{endpoints:?}").contains("key"), "{endpoints:?}");
+    }
+
+    #[test]
     fn an_empty_list_is_refused() {
-        assert_eq!(Endpoints::new(Vec::new()).err(), Some(EndpointError::None));
+        assert_eq!(Endpoints::new(Vec::new()).err(), Some(EndpointError::NoNetwork));
     }
 }

@@ -80,6 +80,7 @@ fn vectors_conform_to_the_limits_and_short_ones_are_filled_instead_of_refused() 
                 max_share: number("max_weight_limit"),
                 neurons: 10,
                 owner: None,
+                own: None,
             };
             Weights::emit_within(&pairs, 0, &limits)
         };
@@ -94,22 +95,25 @@ fn vectors_conform_to_the_limits_and_short_ones_are_filled_instead_of_refused() 
 }
 
 #[test]
-fn a_short_vector_is_filled_with_the_owner_first_then_the_lowest_uids() {
-    let limits = Limits { min_allowed: 4, max_share: u16::MAX, neurons: 6, owner: Some(5) };
+fn a_short_vector_is_filled_with_the_owner_first_then_the_lowest_uids_and_oneself_last() {
+    let mut limits = Limits { min_allowed: 4, max_share: u16::MAX, neurons: 6, owner: Some(5), own: Some(0) };
     let weights = Weights::emit_within(&[(1, 0.5)], 0, &limits).unwrap().unwrap();
-    assert_eq!(weights.pairs().collect::<Vec<_>>(), [(1, 65535), (5, 1), (0, 1), (2, 1)]);
+    assert_eq!(weights.pairs().collect::<Vec<_>>(), [(1, 65535), (5, 1), (2, 1), (3, 1)]);
+    limits.min_allowed = 6;
+    let weights = Weights::emit_within(&[(1, 0.5)], 0, &limits).unwrap().unwrap();
+    assert_eq!(weights.uids(), [1, 5, 2, 3, 4, 0]);
 }
 
 #[test]
 fn a_small_subnet_is_never_asked_for_more_than_it_has() {
-    let limits = Limits { min_allowed: 1024, max_share: u16::MAX, neurons: 3, owner: None };
+    let limits = Limits { min_allowed: 1024, max_share: u16::MAX, neurons: 3, owner: None, own: None };
     let weights = Weights::emit_within(&[(2, 1.0)], 0, &limits).unwrap().unwrap();
     assert_eq!(weights.uids(), [2, 0, 1]);
 }
 
 #[test]
 fn nothing_scored_is_nothing_sent_whatever_the_minimum() {
-    let limits = Limits { min_allowed: 2, max_share: u16::MAX, neurons: 3, owner: Some(0) };
+    let limits = Limits { min_allowed: 2, max_share: u16::MAX, neurons: 3, owner: Some(0), own: None };
     assert_eq!(Weights::emit_within(&[(0, 0.0), (1, 0.0)], 0, &limits), Ok(None));
     assert_eq!(Weights::emit_within(&[], 0, &limits), Ok(None));
 }
