@@ -65,6 +65,22 @@ pub fn load_or_create(state_dir: &Path, root: &Path) -> Result<String, Error> {
     Ok(worker_id)
 }
 
+/// Whether [`load_or_create`] could read or keep an identity there; changes nothing.
+///
+/// # Errors
+/// As [`load_or_create`].
+pub fn check(state_dir: &Path) -> Result<(), Error> {
+    let path = state_dir.join(FILE_NAME);
+    match fs::read_to_string(&path) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(Error::Read { path, source }),
+    }
+    let existing = state_dir.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    let writable = nix::unistd::access(existing, nix::unistd::AccessFlags::W_OK);
+    writable.map_err(|errno| Error::Write { path, source: errno.into() })
+}
+
 /// Writes the file whole or not at all.
 fn store(state_dir: &Path, path: &Path, worker_id: &str) -> io::Result<()> {
     fs::create_dir_all(state_dir)?;
@@ -239,7 +255,9 @@ mod tests {
     fn an_identity_is_computed_once_and_kept_private() {
         let root = tempfile::tempdir().unwrap();
         let state = root.path().join("state");
+        check(&state).unwrap();
         let first = load_or_create(&state, root.path()).unwrap();
+        check(&state).unwrap();
         assert_eq!(first.len(), DIGITS);
         fs::create_dir_all(root.path().join("etc")).unwrap();
         fs::write(root.path().join("etc/machine-id"), "changed\n").unwrap();
@@ -253,6 +271,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let blocked = root.path().join("file");
         fs::write(&blocked, "").unwrap();
+        assert!(check(&blocked.join("state")).is_err());
         let error = load_or_create(&blocked.join("state"), root.path()).unwrap_err();
         assert!(error.to_string().contains("worker_id"), "{error}");
     }

@@ -1,1 +1,18 @@
-//! The worker daemon.
+//! The worker: a compute host's client of one miner.
+//!
+//! It dials its miner, registers, reports the host at each heartbeat, computes the challenges that the miner relays, and
+//! proves what it computed. It holds no wallet and knows no chain.
+//!
+//! The modules follow a challenge. [`config`] is the table of keys; [`service`] builds the parts and runs them;
+//! [`link`] is the connection to the miner: it brings an assignment to [`challenge::run`], which computes it and puts
+//! the commitment into the [`outbox`], from where the link sends it, again after a reconnect if need be; a proof request
+//! goes to [`challenge::prove`], which opens rows of what [`challenge::cache`] kept. [`host`] samples this machine for
+//! registrations and heartbeats.
+#![forbid(unsafe_code)]
+
+pub mod challenge;
+pub mod config;
+pub mod host;
+pub mod link;
+pub mod outbox;
+pub mod service;

@@ -1,3 +1,77 @@
-//! Entry point.
+//! Entry point of `byteleap-worker`: parses the command line and hands over.
 
-fn main() {}
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use byteleap_daemon::admin;
+use byteleap_daemon::cli::{self, CommonArgs, CommonCommand, Failure};
+use byteleap_daemon::config::Config;
+use byteleap_daemon::logging;
+use byteleap_daemon::tasks::Signals;
+use byteleap_worker::config::{KEYS, Settings};
+use byteleap_worker::service;
+use clap::{Parser, Subcommand};
+
+/// ByteLeap worker: computes challenges for a miner.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Common(CommonCommand),
+    /// Show what the running worker does.
+    Status,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    cli::exit(match arguments.command.unwrap_or(Command::Common(CommonCommand::Run)) {
+        Command::Common(CommonCommand::Run) => run(&arguments.common),
+        Command::Common(CommonCommand::Check) => check(&arguments.common),
+        Command::Common(CommonCommand::Config { example: true }) => cli::print_example(KEYS),
+        Command::Common(CommonCommand::Config { example: false }) => config(&arguments.common),
+        Command::Status => status(&arguments.common),
+    })
+}
+
+fn run(common: &CommonArgs) -> Result<(), Failure> {
+    let config = common.load(KEYS)?;
+    let settings = settings(&config);
+    let _log = logging::start(&logging::Options::in_file(&config, common.log_format))?;
+    cli::block_on(async { service::run(settings, Path::new("/"), Signals::of_process()?).await })
+}
+
+fn config(common: &CommonArgs) -> Result<(), Failure> {
+    cli::print_effective(&common.load(KEYS)?)
+}
+
+fn check(common: &CommonArgs) -> Result<(), Failure> {
+    let settings = settings(&common.load(KEYS)?);
+    cli::block_on(async {
+        let problems = service::check(&settings).await;
+        if !problems.is_empty() {
+            return Err(Failure::runtime(problems.join("\n")));
+        }
+        Ok(writeln!(io::stdout(), "ok: the configuration is valid and a miner answers at {}", settings.miner_url)?)
+    })
+}
+
+fn status(common: &CommonArgs) -> Result<(), Failure> {
+    let settings = settings(&common.load(KEYS)?);
+    cli::block_on(async {
+        let status = admin::get(settings.http_listen, "/status").await?;
+        Ok(writeln!(io::stdout(), "{status:#}")?)
+    })
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings::read(config, std::env::var_os("STATE_DIRECTORY").map(PathBuf::from))
+}

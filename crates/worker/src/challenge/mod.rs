@@ -1,0 +1,5 @@
+//! A challenge in the worker: [`run`] computes and commits, [`cache`] keeps what was committed to, [`prove`] opens it.
+
+pub mod cache;
+pub mod prove;
+pub mod run;

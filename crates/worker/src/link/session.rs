@@ -1,0 +1,413 @@
+//! One connection, from registration to its end.
+//!
+//! A single task owns the socket. Everything that takes time happens elsewhere and comes back as a message: tasks end in
+//! the outbox, proofs on blocking threads, samples of the machine in a watch. So pings are answered within milliseconds
+//! whatever the worker computes (faults F23, F33).
+
+use std::fmt;
+use std::time::Duration;
+
+use byteleap_protocol::Object;
+use byteleap_protocol::challenge::ChallengeKind;
+use byteleap_protocol::code::{CloseCode, ErrorCode};
+use byteleap_protocol::frame::{
+    FrameError, MinerFrame, ProofAnswer, ProofQuery, Register, TaskResult, WorkerFrame, WorkerHeartbeat,
+};
+use byteleap_protocol::id::{ChallengeId, MessageId};
+use byteleap_protocol::lenient;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WebSocketError};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Bytes, Message};
+use tokio_util::sync::CancellationToken;
+
+use super::Link;
+use super::dial::Socket;
+use crate::challenge::prove::prove;
+use crate::outbox::PingNumber;
+
+/// How long the miner may take to answer a close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Proof requests that are answered at the same time; more are refused.
+const PROOFS_AT_ONCE: usize = 16;
+
+/// How a connection ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The miner closed it.
+    Closed {
+        /// Close code; none if the miner gave none.
+        code: Option<u16>,
+        /// Its text.
+        text: String,
+    },
+    /// The network or the protocol failed.
+    Lost(String),
+    /// The miner does not answer, or takes nothing more in.
+    Silent,
+    /// The miner sent more than a worker takes in one message.
+    TooLarge,
+    /// The worker stops.
+    Stopped,
+}
+
+impl End {
+    /// Whether the miner may not have noticed the end.
+    #[must_use]
+    pub fn is_unclean(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Silent)
+    }
+
+    fn of_error(error: &WebSocketError) -> Self {
+        match error {
+            WebSocketError::Capacity(CapacityError::MessageTooLong { .. }) => Self::TooLarge,
+            other => Self::Lost(other.to_string()),
+        }
+    }
+
+    /// How this side closes a connection that ends so; `None` where the other side has closed it or is gone.
+    fn close_code(&self) -> Option<CloseCode> {
+        match self {
+            Self::Closed { .. } | Self::Lost(_) => None,
+            Self::Silent => Some(CloseCode::Internal),
+            Self::TooLarge => Some(CloseCode::TooLarge),
+            Self::Stopped => Some(CloseCode::Normal),
+        }
+    }
+}
+
+/// What happened, and what an operator can do about it.
+impl fmt::Display for End {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed { code: None, .. } => out.write_str("the miner closed the connection"),
+            Self::Closed { code: Some(code), text } => {
+                write!(out, "the miner closed the connection with {code} {text:?}{}", advice(*code, text))
+            }
+            Self::Lost(error) => write!(out, "the connection was lost: {error}"),
+            Self::Silent => out.write_str("the miner gives no answer"),
+            Self::TooLarge => out.write_str("the miner sent a message above 1 MiB"),
+            Self::Stopped => out.write_str("the worker stops"),
+        }
+    }
+}
+
+/// The meaning of a close code (worker-miner spec 1.5) where its text does not say it.
+fn advice(code: u16, text: &str) -> &'static str {
+    let is = |known: CloseCode| known.number() == code;
+    if is(CloseCode::GoingAway) && text == CloseCode::GoingAway.text() {
+        ": another connection with the same worker_id took over, or heartbeats were missed; if two hosts share an \
+         identity (a cloned image), set worker_id on one of them"
+    } else if is(CloseCode::InvalidRegistration) {
+        ": the miner does not accept this worker's registration; check worker_name, and that both are up to date"
+    } else if is(CloseCode::InvalidWorkerId) {
+        ": set worker_id to a text that is not blank"
+    } else if is(CloseCode::WorkerLimit) {
+        ": the miner serves as many workers as it may (worker_management.max_workers of miner_config.yaml)"
+    } else {
+        ""
+    }
+}
+
+/// What this worker computes.
+#[must_use]
+pub fn capabilities() -> Vec<String> {
+    vec![ChallengeKind::CpuMatrix.to_string()]
+}
+
+/// A registered connection.
+#[derive(Debug)]
+pub struct Session<'link> {
+    link: &'link Link,
+    socket: Socket,
+    /// Proof requests under way.
+    proofs: JoinSet<(MessageId, ProofAnswer)>,
+    last_ping: PingNumber,
+    /// When the oldest unanswered ping went out, and its number.
+    unanswered: Option<(PingNumber, Instant)>,
+}
+
+impl<'link> Session<'link> {
+    /// Sends the registration and waits for the acknowledgement. A connection that does not get it is closed (F11).
+    ///
+    /// # Errors
+    /// How the connection ended instead.
+    pub async fn register(link: &'link Link, socket: Socket, register: Register) -> Result<Self, End> {
+        let mut session = Self { link, socket, proofs: JoinSet::new(), last_ping: 0, unanswered: None };
+        let acknowledged = async {
+            session.send(&WorkerFrame::Register(register)).await?;
+            loop {
+                let message = session.socket.next().await;
+                if let Some(MinerFrame::RegistrationAck { .. }) = session.frame_of(message)? {
+                    return Ok(());
+                }
+            }
+        };
+        let end = match tokio::time::timeout(link.timing.registration_timeout, acknowledged).await {
+            Ok(Ok(())) => return Ok(session),
+            Ok(Err(end)) => end,
+            Err(_) => End::Silent,
+        };
+        session.end(&end).await;
+        Err(end)
+    }
+
+    /// Closes with 1000.
+    pub async fn close(mut self) {
+        self.end(&End::Stopped).await;
+    }
+
+    /// Serves the connection until it ends; after `stop`, until no task is held and all results are sent.
+    pub async fn serve(mut self, stop: &CancellationToken) -> End {
+        let end = match self.serve_until_end(stop).await {
+            Ok(()) => End::Stopped,
+            Err(end) => end,
+        };
+        self.end(&end).await;
+        end
+    }
+
+    async fn serve_until_end(&mut self, stop: &CancellationToken) -> Result<(), End> {
+        let link = self.link;
+        let mut heartbeats = tokio::time::interval(link.timing.heartbeat_interval);
+        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ping_interval = link.timing.ping_interval;
+        let mut pings = tokio::time::interval_at(Instant::now() + ping_interval, ping_interval);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut wound_down = std::pin::pin!(async {
+            stop.cancelled().await;
+            link.runner.idle().await;
+        });
+        loop {
+            let pong_due = self.unanswered.map(|(_, since)| since + link.timing.ping_timeout);
+            tokio::select! {
+                message = self.socket.next() => self.take(message).await?,
+                _ = heartbeats.tick() => self.send_heartbeat().await?,
+                () = link.outbox.added() => self.send_results().await?,
+                Some(Ok((message_id, data))) = self.proofs.join_next() => {
+                    self.send(&WorkerFrame::ProofResponse { message_id, data }).await?;
+                }
+                _ = pings.tick() => self.ping().await?,
+                () = at(pong_due) => return Err(End::Silent),
+                () = &mut wound_down => return self.send_results().await,
+            }
+        }
+    }
+
+    /// Handles one message of the miner.
+    async fn take(&mut self, message: Option<Result<Message, WebSocketError>>) -> Result<(), End> {
+        match self.frame_of(message)? {
+            Some(MinerFrame::TaskAssignment { data }) => self.link.runner.assign(data),
+            Some(MinerFrame::ProofRequest { message_id, data }) => self.prove(message_id, data),
+            Some(MinerFrame::HeartbeatRequest { message_id }) => {
+                let worker_id = self.link.identity.worker_id.clone();
+                let timestamp = self.timestamp_s();
+                self.send(&WorkerFrame::HeartbeatResponse { worker_id, timestamp, message_id }).await?;
+            }
+            Some(
+                MinerFrame::RegistrationAck { .. }
+                | MinerFrame::HeartbeatAck
+                | MinerFrame::VmgwEnrollTokenResponse { .. },
+            )
+            | None => {}
+        }
+        Ok(())
+    }
+
+    /// The frame of a message, if it has one that can be used. Pongs and faulty messages end here.
+    fn frame_of(&mut self, message: Option<Result<Message, WebSocketError>>) -> Result<Option<MinerFrame>, End> {
+        let payload: Bytes = match message {
+            Some(Ok(Message::Text(text))) => text.into(),
+            Some(Ok(Message::Binary(bytes))) => bytes,
+            Some(Ok(Message::Pong(payload))) => {
+                self.pong(&payload);
+                return Ok(None);
+            }
+            Some(Ok(Message::Ping(_) | Message::Frame(_))) => return Ok(None),
+            Some(Ok(Message::Close(frame))) => {
+                let code = frame.as_ref().map(|frame| frame.code.into());
+                let text = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
+                return Err(End::Closed { code, text });
+            }
+            Some(Err(error)) => return Err(End::of_error(&error)),
+            None => return Err(End::Lost("the stream ended".to_owned())),
+        };
+        match MinerFrame::decode(&payload) {
+            Ok(frame) => Ok(Some(frame)),
+            Err(error) => {
+                self.take_unusable(&payload, &error);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Passes over a message that cannot be used; but an assignment that can be named is answered.
+    fn take_unusable(&self, payload: &[u8], error: &FrameError) {
+        match (error, task_id_of(payload)) {
+            (FrameError::Invalid { kind: "task_assignment", .. }, Some(task_id)) => {
+                self.link.runner.refuse_unreadable(task_id, &error.to_string());
+            }
+            (FrameError::UnknownType(_), _) => tracing::debug!(%error, "message of the miner passed over"),
+            _ => tracing::warn!(%error, "message of the miner passed over"),
+        }
+    }
+
+    /// Opens rows on a blocking thread.
+    fn prove(&mut self, message_id: MessageId, query: ProofQuery) {
+        let (cache, clock) = (self.link.cache.clone(), self.link.clock.clone());
+        let received_ts = clock.unix_ms();
+        tracing::info!(challenge_id = %query.challenge_id, "proof requested");
+        if self.proofs.len() >= PROOFS_AT_ONCE {
+            let refusal = ProofAnswer::failed(format!("{PROOFS_AT_ONCE} proof requests are being answered"));
+            self.proofs.spawn(async { (message_id, refusal) });
+            return;
+        }
+        self.proofs.spawn_blocking(move || {
+            let answer = prove(&cache, &query, clock.monotonic(), received_ts, || clock.unix_ms());
+            if let Some(reason) = &answer.error {
+                tracing::warn!(challenge_id = %query.challenge_id, reason, "proof incomplete");
+            }
+            metrics::counter!("worker_proofs_total", "success" => answer.success.to_string()).increment(1);
+            (message_id, answer)
+        });
+    }
+
+    async fn send_heartbeat(&mut self) -> Result<(), End> {
+        let held = self.link.runner.held_count();
+        let no_gpu = json!({"gpu_available": false, "gpu_count": 0}).as_object().cloned();
+        let data = WorkerHeartbeat {
+            status: Some(if held == 0 { "online" } else { "busy" }.to_owned()),
+            active_tasks: Some(held as i64),
+            system_info: self.link.system_info.borrow().clone(),
+            gpu_info: no_gpu,
+            capabilities: Some(capabilities()),
+        };
+        self.send(&WorkerFrame::Heartbeat { data }).await
+    }
+
+    /// Sends what the outbox holds, and a ping behind it whose pong proves that it arrived.
+    async fn send_results(&mut self) -> Result<(), End> {
+        let results = self.link.outbox.take_unsent(self.link.clock.monotonic(), self.last_ping + 1);
+        if results.is_empty() {
+            return Ok(());
+        }
+        for finished in results {
+            let is_success = finished.outcome.error_code == ErrorCode::Success.number();
+            tracing::info!(challenge_id = %finished.task_id, is_success, "result sent");
+            let result = TaskResult {
+                worker_id: self.link.identity.worker_id.to_string(),
+                task_id: finished.task_id,
+                timestamp: self.timestamp_s(),
+                data: finished.outcome,
+            };
+            self.send(&WorkerFrame::TaskResult(result)).await?;
+        }
+        self.ping().await
+    }
+
+    async fn ping(&mut self) -> Result<(), End> {
+        self.last_ping += 1;
+        self.unanswered.get_or_insert((self.last_ping, Instant::now()));
+        self.write(Message::Ping(Bytes::copy_from_slice(&self.last_ping.to_be_bytes()))).await
+    }
+
+    /// A pong answers its ping and all earlier ones; a later one has its full time from now. Pongs that nobody asked for
+    /// say nothing.
+    fn pong(&mut self, payload: &[u8]) {
+        let Ok(number) = payload.try_into().map(PingNumber::from_be_bytes) else { return };
+        if number > self.last_ping {
+            return;
+        }
+        self.link.outbox.received(number);
+        if self.unanswered.is_some_and(|(oldest, _)| oldest <= number) {
+            self.unanswered = (number < self.last_ping).then(|| (number + 1, Instant::now()));
+        }
+    }
+
+    async fn send(&mut self, frame: &WorkerFrame) -> Result<(), End> {
+        self.write(Message::text(frame.encode())).await
+    }
+
+    async fn write(&mut self, message: Message) -> Result<(), End> {
+        match tokio::time::timeout(self.link.timing.peer_timeout, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(End::of_error(&error)),
+            Err(_) => Err(End::Silent),
+        }
+    }
+
+    /// Completes the closing handshake, as far as the miner takes part in it.
+    async fn end(&mut self, end: &End) {
+        let closing = async {
+            if let Some(code) = end.close_code() {
+                let frame = CloseFrame { code: code.number().into(), reason: close_text(code).into() };
+                if self.socket.close(Some(frame)).await.is_err() {
+                    return;
+                }
+            }
+            while let Some(Ok(_)) = self.socket.next().await {}
+        };
+        // A miner that takes no part is left alone: dropping the socket ends the connection.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
+    }
+
+    fn timestamp_s(&self) -> f64 {
+        self.link.clock.unix_ms() as f64 / 1000.0
+    }
+}
+
+/// The text of a close that this side begins: an orderly one has none.
+fn close_text(code: CloseCode) -> &'static str {
+    match code {
+        CloseCode::Normal => "",
+        other => other.text(),
+    }
+}
+
+/// The task that an unusable assignment names, if it can be read.
+fn task_id_of(payload: &[u8]) -> Option<ChallengeId> {
+    let Value::Object(message) = lenient::parse(std::str::from_utf8(payload).ok()?).ok()? else { return None };
+    let data: &Object = message.get("data")?.as_object()?;
+    ChallengeId::new(data.get("task_id")?.as_str()?).ok()
+}
+
+/// Waits until a moment; for ever without one.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_loss_that_the_miner_may_not_have_noticed_is_unclean() {
+        assert!(End::Lost("reset".to_owned()).is_unclean());
+        assert!(End::Silent.is_unclean());
+        assert!(!End::TooLarge.is_unclean());
+        assert!(!End::Closed { code: Some(1001), text: String::new() }.is_unclean());
+    }
+
+    #[test]
+    fn a_replaced_worker_is_told_about_shared_identities() {
+        let end = End::Closed { code: Some(1001), text: "Connection replaced".to_owned() };
+        assert!(end.to_string().contains("set worker_id"), "{end}");
+        let shutdown = End::Closed { code: Some(1001), text: String::new() };
+        assert!(!shutdown.to_string().contains("worker_id"), "{shutdown}");
+    }
+
+    #[test]
+    fn an_unusable_assignment_may_still_name_its_task() {
+        let named = br#"{"type":"task_assignment","data":{"task_id":"t","timeout":-1,"x":NaN}}"#;
+        assert_eq!(task_id_of(named), ChallengeId::new("t").ok());
+        assert_eq!(task_id_of(br#"{"type":"task_assignment","data":{}}"#), None);
+        assert_eq!(task_id_of(b"[]"), None);
+    }
+}

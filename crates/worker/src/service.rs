@@ -1,0 +1,152 @@
+//! Builds the worker's parts and runs them until the process ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use byteleap_daemon::admin::{Admin, Pages, Readiness, Status, record_metrics};
+use byteleap_daemon::cli::Failure;
+use byteleap_daemon::clock::{Clock, SystemClock};
+use byteleap_daemon::tasks::{self, Signals, Tasks};
+use byteleap_host::identity;
+use byteleap_protocol::id::WorkerId;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::challenge::cache::ResultCache;
+use crate::challenge::run::{Limits, Runner};
+use crate::config::Settings;
+use crate::host;
+use crate::link::session::capabilities;
+use crate::link::{Identity, Link, LinkState, Timing, dial};
+use crate::outbox::Outbox;
+
+/// How long a stop may take.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long `check` waits for the miner.
+const CHECK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why the worker has no identity.
+#[derive(Debug, thiserror::Error)]
+enum IdentityError {
+    #[error(transparent)]
+    Unkept(#[from] identity::Error),
+    #[error("the identity in {} is unusable ({reason}): remove the file, or set the key worker_id", path.display())]
+    Unusable { path: PathBuf, reason: String },
+}
+
+/// Runs the worker on the machine under `root` until a signal or a failure.
+///
+/// # Errors
+/// It could not start, a part failed, or the stop took too long.
+pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<(), Failure> {
+    warn_of_what_is_missing(&settings);
+    let worker_id = worker_id(&settings, root).await?;
+    let admin = Admin::bind(settings.http_listen).await?;
+    let metrics = record_metrics()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let readiness = Readiness::new();
+    let (system_info, sampler) = host::sampler(root, settings.heartbeat_interval).await;
+    let (cache, outbox) = (ResultCache::default(), Arc::new(Outbox::default()));
+    let limits = Limits {
+        max_concurrent_tasks: settings.max_concurrent_tasks,
+        default_task_timeout: settings.default_task_timeout,
+    };
+    let runner = Runner::new(limits, clock.clone(), cache.clone(), outbox.clone());
+    let (state, link_state) = watch::channel(LinkState::Away { reason: "not connected yet".to_owned() });
+    let link = Link {
+        identity: Identity { worker_id: worker_id.clone(), worker_name: settings.worker_name.clone() },
+        url: settings.miner_url.clone(),
+        timing: Timing::new(
+            settings.reconnect_interval,
+            settings.heartbeat_interval,
+            settings.ping_interval,
+            settings.ping_timeout,
+        ),
+        runner: runner.clone(),
+        cache,
+        outbox: outbox.clone(),
+        system_info,
+        clock: clock.clone(),
+        state,
+        gate: readiness.gate("miner", "not connected yet"),
+    };
+    let status = status(worker_id, &settings, link_state, runner.clone(), outbox);
+    let pages = Pages { readiness, metrics, status, routes: Default::default() };
+
+    let tasks = Tasks::new();
+    tasks.service("admin", |stop| admin.serve(pages, stop));
+    tasks.service("host", |stop| sampler.run(stop));
+    tasks.service("challenges", |stop| runner.run(stop));
+    tasks.service("link", |stop| link.run(stop));
+    Ok(tasks.run(signals, DRAIN_DEADLINE).await?)
+}
+
+/// Checks what surrounds the worker: its identity, and that a miner answers. All problems, for people.
+pub async fn check(settings: &Settings) -> Vec<String> {
+    let mut problems = Vec::new();
+    if settings.worker_id.is_none()
+        && let Err(error) = identity::check(&settings.state_dir)
+    {
+        problems.push(tasks::chain(&error));
+    }
+    if let Err(error) = dial::dial(&settings.miner_url, CHECK_DEADLINE).await {
+        problems.push(tasks::chain(&error));
+    }
+    problems
+}
+
+/// What a former file asks for and this version does not do.
+fn warn_of_what_is_missing(settings: &Settings) {
+    if settings.gpu_enable {
+        tracing::warn!("gpu.enable is set, but GPU challenges are not available in this version: CPU challenges only");
+    }
+    if settings.vmgw_enable {
+        tracing::warn!("vmgw.enable is set, but virtual machines are not available in this version");
+    }
+}
+
+/// The configured identity, else the kept one, made at the first start.
+async fn worker_id(settings: &Settings, root: &Path) -> Result<WorkerId, IdentityError> {
+    if let Some(worker_id) = &settings.worker_id {
+        return Ok(worker_id.clone());
+    }
+    let (state_dir, root) = (settings.state_dir.clone(), root.to_owned());
+    let path = state_dir.join(identity::FILE_NAME);
+    let unusable = |reason: String| IdentityError::Unusable { path, reason };
+    let text = match tokio::task::spawn_blocking(move || identity::load_or_create(&state_dir, &root)).await {
+        Ok(text) => text?,
+        Err(panic) => return Err(unusable(panic.to_string())),
+    };
+    WorkerId::new(&text).map_err(|error| unusable(error.to_string()))
+}
+
+/// The body of `/status`.
+fn status(
+    worker_id: WorkerId,
+    settings: &Settings,
+    link: watch::Receiver<LinkState>,
+    runner: Runner,
+    outbox: Arc<Outbox>,
+) -> Status {
+    let miner_url = settings.miner_url.to_string();
+    let worker_name = settings.worker_name.clone();
+    Status::new(move || {
+        let connection = match &*link.borrow() {
+            LinkState::Registered { since_ms } => json!({"registered": true, "since_ms": since_ms}),
+            LinkState::Away { reason } => json!({"registered": false, "reason": reason}),
+        };
+        let status: Value = json!({
+            "worker_id": worker_id,
+            "worker_name": worker_name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "miner_url": miner_url,
+            "connection": connection,
+            "capabilities": capabilities(),
+            "tasks": runner.held_tasks(),
+            "unsent_results": outbox.len(),
+        });
+        std::future::ready(status)
+    })
+}
