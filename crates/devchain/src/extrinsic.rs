@@ -146,3 +146,51 @@ fn signed_message(call_and_extensions: Vec<u8>, genesis: H256, birth: H256) -> V
 fn with_length(extrinsic: Vec<u8>) -> Vec<u8> {
     extrinsic.encode()
 }
+
+#[cfg(test)]
+mod tests {
+    use byteleap_protocol::hotkey::Keypair;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::frame_system;
+
+    const GENESIS: H256 = H256([1; 32]);
+    const BIRTH: H256 = H256([2; 32]);
+
+    fn remark(remark: Vec<u8>) -> RuntimeCall {
+        RuntimeCall::System(frame_system::pallet::Call::remark { remark })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_signed_is_read_and_verifies(seed: [u8; 32], nonce: u32, birth in 0_u32..1 << 20, text: Vec<u8>) {
+            let keypair = Keypair::from_seed(&seed);
+            let era = Era::mortal(64, birth);
+            let bytes = sign(&remark(text.clone()), era, nonce, GENESIS, BIRTH, &keypair);
+            let extrinsic = Extrinsic::decode(&bytes).unwrap();
+            prop_assert_eq!(extrinsic.sender.0, keypair.hotkey().0);
+            prop_assert_eq!((extrinsic.era, extrinsic.nonce), (era, nonce));
+            prop_assert_eq!(extrinsic.call.encode(), remark(text).encode());
+            prop_assert_eq!(extrinsic.verify(GENESIS, BIRTH), Ok(()));
+            prop_assert_eq!(extrinsic.verify(BIRTH, BIRTH), Err(Refusal::BadSignature));
+            prop_assert_eq!(extrinsic.verify(GENESIS, GENESIS), Err(Refusal::BadSignature));
+        }
+
+        #[test]
+        fn no_altered_byte_verifies(position: prop::sample::Index, change in 1_u8..) {
+            let keypair = Keypair::from_seed(&[7; 32]);
+            let mut bytes = sign(&remark(vec![0; 300]), Era::mortal(64, 9), 5, GENESIS, BIRTH, &keypair);
+            let position = position.index(bytes.len());
+            bytes[position] ^= change;
+            let verdict = Extrinsic::decode(&bytes).and_then(|extrinsic| extrinsic.verify(GENESIS, BIRTH));
+            prop_assert!(verdict.is_err());
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes: Vec<u8>) {
+            let _ = Extrinsic::decode(&bytes);
+            let _ = Extrinsic::decode(&[vec![SIGNED | VERSION, 0], bytes].concat().encode());
+        }
+    }
+}

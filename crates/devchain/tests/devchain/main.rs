@@ -1,7 +1,11 @@
-//! The development chain as clients meet it: over its RPC, with hand-made extrinsics and with the real client, and as the
-//! `Chain` that daemons hold.
+//! The development chain as clients meet it: over its RPC with `subxt` and with extrinsics made by hand, and as the
+//! `Chain` that daemons hold, once through the real client and once in process.
 
-#![expect(clippy::expect_used, reason = "a test whose world does not start has failed")]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod extrinsics;
+mod daemons;
+mod dispatch;
+mod handmade;
+mod pool;
+mod reads;
 mod world;
