@@ -310,7 +310,7 @@ impl Signals {
     }
 
     /// The next signal; none ever comes once nobody can raise one.
-    async fn next(&mut self) -> &'static str {
+    pub async fn next(&mut self) -> &'static str {
         match self.raised.recv().await {
             Some(name) => name,
             None => std::future::pending().await,

@@ -1,3 +1,175 @@
-//! Entry point.
+//! The command line of the local network.
 
-fn main() {}
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use byteleap_daemon::{
+    cli::{self, Failure},
+    tasks::Signals,
+};
+use byteleap_localnet::{
+    Display, Network, Options,
+    binaries::Binaries,
+    market::{self, Leased},
+    network::{self, Outcome},
+    status::{self, Status},
+};
+use clap::{Args, Parser, Subcommand};
+
+/// The whole ByteLeap network on one machine.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Folder that holds the network's state.
+    #[arg(long, global = true, value_name = "DIR", default_value = ".localnet")]
+    dir: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run chain, validator, miners and workers until interrupted.
+    Up(Up),
+    /// Run the development chain alone, until interrupted.
+    Chain(Chain),
+    /// Play the marketplace for the running network.
+    Market {
+        #[command(subcommand)]
+        command: Market,
+    },
+    /// Print the running network as JSON.
+    Status,
+}
+
+#[derive(Args)]
+struct Up {
+    /// Number of miners.
+    #[arg(long, default_value_t = 1)]
+    miners: u16,
+    /// Number of workers, dealt to the miners in turn.
+    #[arg(long, default_value_t = 2)]
+    workers: u16,
+    /// Forget the state of earlier runs first.
+    #[arg(long)]
+    fresh: bool,
+    /// Stop once the chain holds weights that came from a verified challenge of this run, and print them as one JSON line.
+    #[arg(long)]
+    until_weights: bool,
+    /// Seconds after which --until-weights gives up.
+    #[arg(long, default_value_t = 180, value_name = "SECONDS")]
+    timeout_s: u64,
+    /// Milliseconds between two blocks.
+    #[arg(long, default_value_t = 1000, value_name = "MS")]
+    block_time_ms: u64,
+}
+
+#[derive(Args)]
+struct Chain {
+    /// Port on loopback; 0 takes any free one.
+    #[arg(long, default_value_t = 9944)]
+    port: u16,
+    /// Milliseconds between two blocks.
+    #[arg(long, default_value_t = 1000, value_name = "MS")]
+    block_time_ms: u64,
+    /// Number of registered miners.
+    #[arg(long, default_value_t = 1)]
+    miners: u16,
+}
+
+#[derive(Subcommand)]
+enum Market {
+    /// Lease a worker: record its lease score with the validator; 0 ends the lease.
+    Lease {
+        /// The worker.
+        #[arg(value_name = "HOTKEY:WORKER")]
+        worker: Leased,
+        /// What the lease is worth.
+        #[arg(long)]
+        score: f64,
+    },
+}
+
+fn main() -> ExitCode {
+    let Arguments { dir, command } = Arguments::parse();
+    cli::exit(cli::block_on(async move {
+        match command {
+            Command::Up(arguments) => up(dir, &arguments).await,
+            Command::Chain(arguments) => chain(&dir, &arguments).await,
+            Command::Market { command: Market::Lease { worker, score } } => lease(&dir, &worker, score).await,
+            Command::Status => show_status(&dir).await,
+        }
+        .map_err(Failure::runtime)
+    }))
+}
+
+async fn up(directory: PathBuf, arguments: &Up) -> anyhow::Result<()> {
+    let mut signals = Signals::of_process()?;
+    let binaries = Binaries::beside_this_process()?;
+    let options = Options {
+        directory,
+        fresh: arguments.fresh,
+        miners: arguments.miners,
+        workers: arguments.workers,
+        block_time: Duration::from_millis(arguments.block_time_ms),
+    };
+    let mut network = Network::start(&options, &binaries).await?;
+    eprintln!("network in {}, logs in {}", network.directory().display(), network.directory().join("logs").display());
+    let ended = tokio::select! {
+        result = show(&mut network, arguments) => result,
+        signal = signals.next() => {
+            eprintln!("{signal}: stopping");
+            if arguments.until_weights { Err(anyhow::anyhow!("interrupted before the weights came")) } else { Ok(None) }
+        }
+    };
+    // A second signal kills the daemons instead of waiting for them.
+    tokio::select! {
+        () = network.stop() => {}
+        _ = signals.next() => {}
+    }
+    if let Some(outcome) = ended? {
+        writeln!(io::stdout(), "{}", serde_json::to_string(&outcome)?)?;
+    }
+    Ok(())
+}
+
+async fn show(network: &mut Network, arguments: &Up) -> anyhow::Result<Option<Outcome>> {
+    let mut display = Display::new();
+    if arguments.until_weights {
+        let timeout = Duration::from_secs(arguments.timeout_s);
+        Ok(Some(network.until_weights(timeout, &mut display).await?))
+    } else {
+        Err(network.watch(&mut display).await.into())
+    }
+}
+
+async fn chain(directory: &Path, arguments: &Chain) -> anyhow::Result<()> {
+    let mut signals = Signals::of_process()?;
+    let block_time = Duration::from_millis(arguments.block_time_ms);
+    let chain = network::chain_alone(directory, arguments.miners, arguments.port, block_time).await?;
+    eprintln!(
+        "development chain on {}, wallets in {}",
+        chain.url().unwrap_or_default(),
+        directory.join("wallets").display()
+    );
+    signals.next().await;
+    chain.stop().await;
+    Ok(())
+}
+
+async fn lease(directory: &Path, worker: &Leased, score: f64) -> anyhow::Result<()> {
+    let plan = status::running(directory)?.context("no network runs here: start one with `byteleap-localnet up`")?;
+    let validator = plan.daemons.first().context("the network has no validator")?;
+    Ok(market::lease(validator.admin, worker, score).await?)
+}
+
+async fn show_status(directory: &Path) -> anyhow::Result<()> {
+    let status = Status::of(directory).await?;
+    writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&status)?)?;
+    Ok(())
+}
