@@ -5,12 +5,15 @@
 //!
 //! The modules follow a miner's requests: [`config`] says how all of it behaves, [`metagraph`] who may speak, [`desk`] is
 //! where a request arrives, [`intake`] takes heartbeats in, [`challenge`] takes a challenge from its first row to its
-//! verdict, and [`store`] remembers everything in SQLite or PostgreSQL.
+//! verdict, and [`store`] remembers everything in SQLite or PostgreSQL. [`service`] builds all of them and runs them; [`admin`]
+//! shows them to operators.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod challenge;
 pub mod config;
 pub mod desk;
 pub mod intake;
 pub mod metagraph;
+pub mod service;
 pub mod store;

@@ -1,3 +1,186 @@
-//! Entry point.
+//! `byteleap-validator`: parses the command line and runs one command.
 
-fn main() {}
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use byteleap_chain::{Chain, Subtensor, Wallet};
+use byteleap_daemon::admin;
+use byteleap_daemon::cli::{self, CommonArgs, CommonCommand, Failure};
+use byteleap_daemon::clock::{Clock, SystemClock};
+use byteleap_daemon::config::Config;
+use byteleap_daemon::logging;
+use byteleap_daemon::tasks::{self, Signals, Tasks};
+use byteleap_protocol::hotkey::Signer;
+use byteleap_validator::config::{KEYS, Settings, advice};
+use byteleap_validator::service::{self, DRAIN_DEADLINE, World};
+use byteleap_validator::store::Store;
+use clap::{Parser, Subcommand};
+use tokio::net::TcpListener;
+
+/// Name of the log file in `logging.log_dir`.
+const LOG_FILE: &str = "validator.log";
+
+/// The ByteLeap validator: challenges workers, scores miners and sets weights on the subnet.
+#[derive(Debug, Parser)]
+#[command(name = "byteleap-validator", version)]
+struct Arguments {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Common(CommonCommand),
+    /// Bring the database's tables up to date, or show whether they are.
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum MigrateCommand {
+    /// Run the steps that have not run yet.
+    Up,
+    /// List the steps and when they ran.
+    Status,
+}
+
+fn main() -> ExitCode {
+    cli::exit(execute(Arguments::parse()))
+}
+
+fn execute(arguments: Arguments) -> Result<(), Failure> {
+    let command = arguments.command.unwrap_or(Command::Common(CommonCommand::Run));
+    if matches!(command, Command::Common(CommonCommand::Config { example: true })) {
+        return cli::print_example(KEYS);
+    }
+    let config = arguments.common.load(KEYS)?;
+    let settings = Settings::read(&config)?;
+    match command {
+        Command::Common(CommonCommand::Config { .. }) => cli::print_effective(&config),
+        Command::Common(CommonCommand::Check) => cli::block_on(check(settings, advice(&config))),
+        Command::Common(CommonCommand::Run) => run(&arguments.common, &config, settings),
+        Command::Migrate(command) => cli::block_on(migrate(settings, command)),
+    }
+}
+
+fn run(arguments: &CommonArgs, config: &Config, settings: Settings) -> Result<(), Failure> {
+    let _log = logging::start(&logging::Options::in_directory(config, arguments.log_format, LOG_FILE))?;
+    let metrics = admin::record_metrics()?;
+    for advice in advice(config) {
+        tracing::warn!("{advice}");
+    }
+    let profile = settings.scoring.profile();
+    tracing::info!(
+        profile = %profile.name,
+        lease_weight = profile.lease_weight,
+        challenge_weight = profile.challenge_weight,
+        "scoring by this profile; choose another by scoring.profile"
+    );
+    cli::block_on(async move {
+        let signals = Signals::of_process()?;
+        let (chain, signer) = (chain(&settings)?, wallet(&settings)?);
+        let tasks = Tasks::new();
+        let world = World { chain, signer: Arc::new(signer.keypair), clock: Arc::new(SystemClock::new()), metrics };
+        service::start(&settings, world, &tasks).await?;
+        Ok(tasks.run(signals, DRAIN_DEADLINE).await?)
+    })
+}
+
+/// Looks for everything that would keep the validator from its work, and prints all of it.
+async fn check(settings: Settings, advice: Vec<String>) -> Result<(), Failure> {
+    let mut problems = Vec::new();
+    if let Err(error) = check_database(&settings).await {
+        problems.push(error);
+    }
+    let wallet = wallet(&settings).map_err(|failure| problems.push(failure.to_string())).ok();
+    match chain(&settings) {
+        Err(failure) => problems.push(failure.to_string()),
+        Ok(chain) => problems.extend(check_chain(&settings, chain.as_ref(), wallet).await.err()),
+    }
+    for (what, address, keys) in
+        [("the axon", settings.axon, "axon.host and port"), ("the admin endpoint", settings.admin, "http.listen")]
+    {
+        problems.extend(check_port(what, address, keys).await.err());
+    }
+    let mut out = io::stdout();
+    for advice in advice {
+        writeln!(out, "note: {advice}")?;
+    }
+    if problems.is_empty() {
+        return Ok(writeln!(out, "all well")?);
+    }
+    let count = problems.len();
+    Err(Failure::runtime(format!("{count} problem(s):\n  {}", problems.join("\n  "))))
+}
+
+async fn check_database(settings: &Settings) -> Result<(), String> {
+    let checked = async {
+        let store = Store::open(&settings.database).await?;
+        store.ping().await?;
+        store.migrate_status().await
+    };
+    let steps = checked.await.map_err(|error| format!("{}: {}", settings.database, tasks::chain(&error)))?;
+    let waiting = steps.iter().filter(|step| step.applied_at_ms.is_none()).count();
+    if waiting > 0 && waiting < steps.len() {
+        return Err(format!("{waiting} schema step(s) have to run; a start runs them, or `migrate up`"));
+    }
+    Ok(())
+}
+
+async fn check_chain(settings: &Settings, chain: &dyn Chain, wallet: Option<Wallet>) -> Result<(), String> {
+    let metagraph = chain.metagraph(settings.netuid).await.map_err(|error| tasks::chain(&error))?;
+    let Some(hotkey) = wallet.map(|wallet| wallet.keypair.hotkey()) else { return Ok(()) };
+    match metagraph.by_hotkey(&hotkey) {
+        None => Err(format!("hotkey {hotkey} is not registered on subnet {}", settings.netuid)),
+        Some(neuron) if !neuron.validator_permit => Err(format!(
+            "hotkey {hotkey} (uid {}) has no validator permit: its weights would be refused, it needs more stake",
+            neuron.uid
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
+async fn check_port(what: &str, address: SocketAddr, keys: &str) -> Result<(), String> {
+    let bound = TcpListener::bind(address).await.map(drop);
+    bound.map_err(|error| {
+        format!("{what} cannot listen on {address} (does a validator run already?): {error}; see {keys}")
+    })
+}
+
+async fn migrate(settings: Settings, command: MigrateCommand) -> Result<(), Failure> {
+    let store = Store::open(&settings.database).await?;
+    let mut out = io::stdout();
+    match command {
+        MigrateCommand::Up => {
+            let applied = store.migrate_up(SystemClock::new().unix_ms()).await?;
+            for step in &applied {
+                writeln!(out, "applied {step}")?;
+            }
+            if applied.is_empty() {
+                writeln!(out, "nothing to do")?;
+            }
+        }
+        MigrateCommand::Status => {
+            for step in store.migrate_status().await? {
+                let state = step.applied_at_ms.map_or("waits".to_owned(), |at_ms| format!("applied at {at_ms} ms"));
+                writeln!(out, "{:04} {} {state}", step.version, step.name)?;
+            }
+        }
+    }
+    store.close().await;
+    Ok(())
+}
+
+fn chain(settings: &Settings) -> Result<Arc<dyn Chain>, Failure> {
+    Ok(Arc::new(Subtensor::new(&[&settings.network], settings.allow_insecure)?))
+}
+
+fn wallet(settings: &Settings) -> Result<Wallet, Failure> {
+    let wallet = &settings.wallet;
+    Ok(Wallet::load(&wallet.path, &wallet.name, &wallet.hotkey)?)
+}

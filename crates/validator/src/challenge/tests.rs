@@ -210,7 +210,7 @@ async fn a_challenge_goes_all_the_way_round() {
     assert_eq!(world.verifier.judge_batch().await.unwrap(), 1);
 
     assert_eq!(world.status(&item).await, Status::Verified);
-    assert_eq!(world.store.last_verified(10).await.unwrap(), [item.challenge_id.clone()]);
+    assert_eq!(world.store.last_verified(10).await.unwrap(), std::slice::from_ref(&item.challenge_id));
     let outcomes = world.store.outcomes_since(START_MS).await.unwrap();
     assert_eq!(outcomes.len(), 1);
     assert_eq!((outcomes[0].verified, outcomes[0].compute_ms, outcomes[0].units_ok), (true, Some(1500.0), 1));

@@ -23,7 +23,7 @@ use crate::store::{Store, StoreError};
 const LATE_VERDICT_MS: i64 = 5 * 60_000;
 
 /// Judges stored proofs, oldest first.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Verifier {
     store: Store,
     clock: Arc<dyn Clock>,

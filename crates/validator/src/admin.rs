@@ -1,0 +1,127 @@
+//! What operators see and may do on the admin endpoint, besides what every daemon has there.
+//!
+//! `GET /status` tells what the validator holds. `POST /leases` sets the lease of one worker, for a marketplace on the
+//! same machine: it exists only while the endpoint listens on loopback, and takes
+//! `{"hotkey": "5…", "worker_id": "…", "score": 1.0}`; a score that is not finite is refused, a negative one counts as 0.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use byteleap_daemon::admin::{Pages, Readiness, Status};
+use byteleap_daemon::clock::Clock;
+use byteleap_protocol::hotkey::Hotkey;
+use byteleap_protocol::id::WorkerId;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::metagraph::Members;
+use crate::store::lease::LeaseScore;
+use crate::store::{Store, StoreError};
+
+/// Verified challenges that `/status` names.
+const NAMED_CHALLENGES: i64 = 100;
+/// The source of leases that came in here.
+const SOURCE: &str = "admin";
+
+/// What the status is made of.
+#[derive(Debug, Clone)]
+pub struct StatusPage {
+    /// The facts.
+    pub store: Store,
+    /// The latest metagraph.
+    pub members: Members,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Our hotkey.
+    pub own: Hotkey,
+    /// Our uid at the start.
+    pub uid: u16,
+    /// The subnet.
+    pub netuid: u16,
+}
+
+/// The pages of the endpoint that listens on `listen`.
+pub fn pages(page: StatusPage, readiness: Readiness, metrics: PrometheusHandle, listen: SocketAddr) -> Pages {
+    let leases = page.clone();
+    let status = Status::new(move || {
+        let page = page.clone();
+        async move { page.collect().await.unwrap_or_else(|error| json!({ "error": error.to_string() })) }
+    });
+    let routes = if listen.ip().is_loopback() {
+        Router::new().route("/leases", post(set_lease)).with_state(leases)
+    } else {
+        Router::new()
+    };
+    Pages { readiness, metrics, status, routes }
+}
+
+impl StatusPage {
+    async fn collect(&self) -> Result<Value, StoreError> {
+        let now_ms = self.clock.unix_ms();
+        let metagraph = self.members.snapshot().map(|snapshot| {
+            json!({
+                "block": snapshot.metagraph.block,
+                "neurons": snapshot.metagraph.neurons.len(),
+                "age_ms": now_ms - snapshot.at_ms,
+            })
+        });
+        let workers = self.store.workers().await?;
+        let workers_online = workers.iter().filter(|worker| worker.deadline_at_ms >= now_ms).count();
+        let challenges: serde_json::Map<String, Value> = self
+            .store
+            .challenge_counts()
+            .await?
+            .into_iter()
+            .map(|(status, count)| (status.to_string(), count.into()))
+            .collect();
+        Ok(json!({
+            "hotkey": self.own,
+            "uid": self.uid,
+            "netuid": self.netuid,
+            "metagraph": metagraph,
+            "miners": self.store.miners().await?.len(),
+            "workers": workers.len(),
+            "workers_online": workers_online,
+            "challenges": challenges,
+            "verified_challenge_ids": self.store.last_verified(NAMED_CHALLENGES).await?,
+        }))
+    }
+}
+
+/// The body of `POST /leases`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lease {
+    hotkey: Hotkey,
+    worker_id: WorkerId,
+    score: f64,
+}
+
+async fn set_lease(State(page): State<StatusPage>, Json(lease): Json<Lease>) -> Response {
+    let Some(score) = LeaseScore::new(lease.score) else {
+        return (StatusCode::UNPROCESSABLE_ENTITY, "score must be a finite number\n").into_response();
+    };
+    let set = page.store.set_lease(lease.hotkey, &lease.worker_id, score, SOURCE, page.clock.unix_ms()).await;
+    match set {
+        Ok(changed) => {
+            tracing::info!(
+                peer = %lease.hotkey,
+                worker_id = %lease.worker_id,
+                score = score.get(),
+                changed,
+                "lease set"
+            );
+            Json(json!({ "changed": changed })).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "lease not stored: check the database");
+            (StatusCode::INTERNAL_SERVER_ERROR, "not stored\n").into_response()
+        }
+    }
+}

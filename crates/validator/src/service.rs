@@ -1,0 +1,248 @@
+//! Builds the validator from its settings and runs its parts until the process stops.
+//!
+//! The order (validator spec 1.1, with its change): database and schema, what a former run left, the first metagraph,
+//! the axon, and only then its address on chain and the loops. So nobody finds a validator that cannot serve yet.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use byteleap_chain::{Chain, ChainError};
+use byteleap_daemon::admin::{Admin, BindError, Gate, Readiness};
+use byteleap_daemon::clock::Clock;
+use byteleap_daemon::tasks::{self, Tasks};
+use byteleap_protocol::hotkey::{Hotkey, Signer};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, StatusPage};
+use crate::challenge::schedule::Scheduler;
+use crate::challenge::verify::Verifier;
+use crate::config::Settings;
+use crate::desk::Desk;
+use crate::metagraph::{Members, MetagraphCache};
+use crate::store::{Store, StoreError};
+
+/// How long the process may take from a signal to its end.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+/// How long the first metagraph may take.
+const FIRST_METAGRAPH: Duration = Duration::from_secs(120);
+/// Pause between attempts at what the chain refused for now.
+const CHAIN_RETRY: Duration = Duration::from_secs(5);
+/// Pause between passes of the scheduler, which also sweeps deadlines.
+const SCHEDULER_PAUSE: Duration = Duration::from_secs(2);
+/// Pause before a part that failed starts again.
+const RESTART_PAUSE: Duration = Duration::from_secs(10);
+/// Pause between looks at our own health.
+const HEALTH_PAUSE: Duration = Duration::from_secs(10);
+/// A metagraph older than this is no ground to decide on.
+const STALE_METAGRAPH_MS: i64 = 3 * 60_000;
+/// The library version that is published with the axon.
+const AXON_VERSION: u32 = byteleap_protocol::synapse::DENDRITE_VERSION;
+
+/// What the validator gets from outside: the world in a daemon, stand-ins in a test.
+#[expect(missing_debug_implementations, reason = "a chain and a signer need not be printable")]
+pub struct World {
+    /// The chain.
+    pub chain: Arc<dyn Chain>,
+    /// Signs as the validator's hotkey.
+    pub signer: Arc<dyn Signer>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Renders the metrics of this process.
+    pub metrics: PrometheusHandle,
+}
+
+/// Where the validator can be reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// By operators.
+    pub admin: SocketAddr,
+}
+
+/// Why the validator cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database cannot be used.
+    #[error("the database cannot be used; check database.url")]
+    Database(#[from] StoreError),
+    /// The chain gives no metagraph.
+    #[error("the chain gave no metagraph within {} s; check subtensor.network and netuid", FIRST_METAGRAPH.as_secs())]
+    Chain(#[source] ChainError),
+    /// The hotkey does not take part in the subnet.
+    #[error(
+        "hotkey {hotkey} is not registered on subnet {netuid}: register it (btcli subnet register --netuid {netuid}), \
+         or name a registered one by wallet.name and wallet.hotkey"
+    )]
+    NotRegistered {
+        /// The hotkey.
+        hotkey: Hotkey,
+        /// The subnet.
+        netuid: u16,
+    },
+    /// The admin port is taken.
+    #[error(transparent)]
+    Admin(#[from] BindError),
+}
+
+/// Opens the database and brings its tables up to date.
+///
+/// # Errors
+/// It cannot be reached, or belongs to another version.
+pub async fn open_store(settings: &Settings, clock: &dyn Clock) -> Result<Store, StoreError> {
+    let store = Store::open(&settings.database).await?;
+    for step in store.migrate_up(clock.unix_ms()).await? {
+        tracing::info!(step, "schema step applied");
+    }
+    Ok(store)
+}
+
+/// Starts every part on `tasks`; the caller then runs them.
+///
+/// # Errors
+/// What would keep the validator from its work: see [`StartError`].
+pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<Addresses, StartError> {
+    let World { chain, signer, clock, metrics } = world;
+    let own = signer.hotkey();
+    let store = open_store(settings, clock.as_ref()).await?;
+    let voided = store.void_interrupted(clock.unix_ms()).await?;
+    tracing::info!(database = %settings.database, voided, "database open");
+
+    let cache = MetagraphCache::new(Arc::clone(&chain), settings.netuid, Arc::clone(&clock));
+    let members = cache.members();
+    first_metagraph(&cache).await.map_err(StartError::Chain)?;
+    let uid = members.uid(&own).ok_or(StartError::NotRegistered { hotkey: own, netuid: settings.netuid })?;
+
+    let admin = Admin::bind(settings.admin).await?;
+    let (rules, proof_arrived) = (Arc::new(settings.challenge.clone()), Arc::new(Notify::new()));
+    let desk = Desk::new(store.clone(), Arc::clone(&rules), Arc::clone(&clock), Arc::clone(&proof_arrived));
+    let scheduler = Scheduler::new(store.clone(), rules, members.clone(), Arc::clone(&clock));
+    let verifier = Verifier::new(
+        store.clone(),
+        Arc::clone(&clock),
+        proof_arrived,
+        settings.verification_concurrency,
+        settings.verification_interval,
+    );
+    let readiness = Readiness::new();
+    let health = Health {
+        database: readiness.gate("database", "not looked at yet"),
+        metagraph: readiness.gate("metagraph", "not looked at yet"),
+        store: store.clone(),
+        members: members.clone(),
+        clock: Arc::clone(&clock),
+    };
+
+    let sync_interval = settings.sync_interval;
+    tasks.service("metagraph", |stop| endless(cache.run(sync_interval, stop)));
+    tasks.service("health", |stop| endless(health.run(stop)));
+    tasks.service("scheduler", |stop| endless(schedule(scheduler, stop)));
+    tasks.restarting("verifier", RESTART_PAUSE, move |stop| verifier.clone().run(stop));
+    let page = StatusPage { store, members, clock, own, uid, netuid: settings.netuid };
+    let addresses = Addresses { admin: admin.address() };
+    let pages = admin::pages(page, readiness, metrics, addresses.admin);
+    tasks.service("admin", |stop| admin.serve(pages, stop));
+    drop(desk);
+    tracing::info!(hotkey = %own, uid, netuid = settings.netuid, admin = %addresses.admin, "validator started");
+    Ok(addresses)
+}
+
+/// Reads the chain until it answers or the time is over.
+async fn first_metagraph(cache: &MetagraphCache) -> Result<(), ChainError> {
+    let deadline = tokio::time::Instant::now() + FIRST_METAGRAPH;
+    loop {
+        let error = match tokio::time::timeout_at(deadline, cache.refresh()).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(ChainError::Unreachable("no answer".to_owned())),
+        };
+        tracing::warn!(%error, "no metagraph yet");
+        if !error.is_temporary() || tokio::time::Instant::now() + CHAIN_RETRY >= deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(CHAIN_RETRY).await;
+    }
+}
+
+/// Makes challenges and ends overdue ones until `stop`. A database that fails now is asked again at the next pass.
+async fn schedule(scheduler: Scheduler, stop: CancellationToken) {
+    loop {
+        let pass = async {
+            scheduler.sweep().await?;
+            scheduler.pass().await
+        };
+        if let Err(error) = pass.await {
+            tracing::error!(%error, "no challenges made: check the database");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SCHEDULER_PAUSE) => {}
+        }
+    }
+}
+
+/// Publishes where the axon is, until the chain has it. An address that nobody else can dial is not published.
+pub async fn publish_axon(
+    chain: Arc<dyn Chain>,
+    netuid: u16,
+    external_ip: Option<IpAddr>,
+    port: u16,
+    signer: Arc<dyn Signer>,
+    stop: CancellationToken,
+) {
+    let Some(ip) = external_ip.filter(|ip| !ip.is_loopback() && !ip.is_unspecified()) else {
+        tracing::info!("no axon address published: miners need this validator on their whitelist (external_ip)");
+        return;
+    };
+    let address = SocketAddr::new(ip, port);
+    loop {
+        match chain.serve_axon(netuid, address, AXON_VERSION, signer.as_ref()).await {
+            Ok(receipt) => {
+                tracing::info!(%address, block = receipt.map(|receipt| receipt.block), "axon address is on chain");
+                return;
+            }
+            Err(error) => tracing::warn!(%address, error = tasks::chain(&error), "axon address not published yet"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RESTART_PAUSE) => {}
+        }
+    }
+}
+
+/// What `/readyz` tells: whether the database answers and the metagraph is fresh.
+struct Health {
+    store: Store,
+    members: Members,
+    clock: Arc<dyn Clock>,
+    database: Gate,
+    metagraph: Gate,
+}
+
+impl Health {
+    async fn run(self, stop: CancellationToken) {
+        loop {
+            match self.store.ping().await {
+                Ok(()) => self.database.open(),
+                Err(_) => self.database.close("the database does not answer"),
+            }
+            let age_ms = self.members.snapshot().map(|snapshot| self.clock.unix_ms() - snapshot.at_ms);
+            match age_ms {
+                Some(age_ms) if age_ms < STALE_METAGRAPH_MS => self.metagraph.open(),
+                _ => self.metagraph.close("the metagraph is older than 3 minutes"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(HEALTH_PAUSE) => {}
+            }
+        }
+    }
+}
+
+/// A part that cannot fail.
+async fn endless(part: impl Future<Output = ()>) -> Result<(), Infallible> {
+    part.await;
+    Ok(())
+}
