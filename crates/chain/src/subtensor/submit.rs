@@ -54,7 +54,8 @@ pub(super) async fn submit_and_watch(extrinsic: &Extrinsic, nonce: u64, slot: Du
         }
         Ok(Err(_)) | Err(_) => return Err(unknown),
     };
-    let patience = slot * (ERA_BLOCKS + FINALITY_BLOCKS);
+    // A chain of quick blocks that falls behind its pace is still given the time of a slow answer.
+    let patience = CALL_LIMIT.max(slot * (ERA_BLOCKS + FINALITY_BLOCKS));
     let included = timeout(patience, finalised(progress, nonce)).await.unwrap_or(Err(unknown.clone()))?;
     timeout(CALL_LIMIT, verdict(&included, nonce)).await.unwrap_or(Err(unknown))
 }
