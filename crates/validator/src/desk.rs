@@ -1,4 +1,4 @@
-//! Where a miner's requests arrive: four entry points, each with the authenticated caller and a typed payload in, a
+//! Where a miner's requests arrive: five entry points, each with the authenticated caller and a typed payload in, a
 //! typed payload or a refusal out.
 //!
 //! Signatures, sessions, membership and rates are behind us (the axon's work); what is decided here depends on the
@@ -9,9 +9,10 @@ use std::sync::Arc;
 use byteleap_daemon::clock::Clock;
 use byteleap_protocol::code::ErrorCode;
 use byteleap_protocol::hotkey::Hotkey;
+use byteleap_protocol::id::ChallengeId;
 use byteleap_protocol::payload::{
     CommitmentData, CommitmentResponse, ErrorAnswer, HeartbeatData, HeartbeatResponse, ProofData, ProofReceipt,
-    TaskRequest, TaskResponse,
+    TaskRequest, TaskResponse, TokenRecord, TokenRequest,
 };
 use tokio::sync::Notify;
 
@@ -72,6 +73,14 @@ impl From<Refusal> for ErrorAnswer {
     }
 }
 
+/// Codes of a token record (miner-validator spec 8); a name space of its own.
+mod token_code {
+    /// The caller has no live worker of this name.
+    pub(super) const NO_WORKER: i64 = 1000;
+    /// Nobody here issues tokens.
+    pub(super) const NO_ISSUER: i64 = 1003;
+}
+
 /// The entry points. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Desk {
@@ -111,8 +120,24 @@ impl Desk {
         }
         answer.inspect_err(|refusal| note(caller, "proof", &data.challenge_id, refusal))
     }
+
+    /// A miner asks for an enrolment token of one of its workers. This validator knows no issuer yet; it answers at
+    /// once, so that the miner goes on to the next.
+    pub async fn token(&self, caller: Hotkey, request: TokenRequest) -> Result<TokenRecord, Refusal> {
+        let is_live = self.store.is_live_worker(caller, &request.worker_id, self.clock.unix_ms()).await?;
+        let (code, error) = match is_live {
+            true => (token_code::NO_ISSUER, "No token issuer available"),
+            false => (token_code::NO_WORKER, "No live worker of this id"),
+        };
+        Ok(TokenRecord {
+            worker_id: request.worker_id.to_string(),
+            code,
+            error_message: Some(error.to_owned()),
+            ..TokenRecord::default()
+        })
+    }
 }
 
-fn note(caller: Hotkey, what: &str, challenge_id: &byteleap_protocol::id::ChallengeId, refusal: &Refusal) {
+fn note(caller: Hotkey, what: &str, challenge_id: &ChallengeId, refusal: &Refusal) {
     tracing::info!(peer = %caller, %challenge_id, %refusal, "{what} refused");
 }

@@ -222,3 +222,97 @@ fn bounded_json(value: &Value) -> String {
     let json = value.to_string();
     if json.len() <= MAX_RAW_BYTES { json } else { "{}".to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::testing;
+
+    const MINER: Hotkey = Hotkey([1; 32]);
+
+    fn data(workers: &Value) -> HeartbeatData {
+        serde_json::from_value(json!({ "hotkey": "ignored", "workers": workers })).unwrap()
+    }
+
+    fn first(worker: Value) -> WorkerBeat {
+        read(MINER, data(&json!([worker])), 0).workers.remove(0)
+    }
+
+    #[test]
+    fn of_entries_with_one_id_the_last_counts() {
+        let twice = json!([{ "worker_id": "w", "worker_name": "a" }, { "worker_id": " w ", "worker_name": "b" }]);
+        let heartbeat = read(MINER, data(&twice), 0);
+        assert_eq!(heartbeat.workers.len(), 1);
+        assert_eq!(heartbeat.workers[0].name.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn only_known_capabilities_are_kept() {
+        let worker = first(json!({ "worker_id": "w", "capabilities": ["gpu_matrix", "mining", "cpu_matrix"] }));
+        assert_eq!(worker.capabilities, ["cpu_matrix", "gpu_matrix"]);
+    }
+
+    #[test]
+    fn texts_are_cut_to_their_columns_and_lose_what_is_not_printable() {
+        let worker = first(json!({ "worker_id": "w", "worker_name": format!("a\u{0}{}", "é".repeat(200)) }));
+        let name = worker.name.unwrap();
+        assert!(name.starts_with("aé") && name.chars().count() == 128);
+    }
+
+    #[test]
+    fn the_digest_of_a_machine_ignores_what_moves() {
+        let machine = |used: i64, total: i64| {
+            let info = json!({ "memory_total": total, "memory_available": used, "uptime_seconds": used,
+                               "memory_info": { "available": used }, "cpu_info": { "model_name": "cpu" } });
+            first(json!({ "worker_id": "w", "system_info": info })).specs.hash
+        };
+        assert_eq!(machine(1, 64), machine(2, 64));
+        assert_ne!(machine(1, 64), machine(1, 128));
+    }
+
+    #[test]
+    fn presence_is_for_driver_cards_and_inventory_for_real_uuids() {
+        let cards = json!({
+            "gpu_info": [{ "uuid": "GPU-b" }, { "uuid": "", "gpu_uuid": "GPU-a" }, { "id": "-1" }, { "id": 3 }],
+            "gpu_plugin": [
+                { "uuid": "GPU-a", "name": "RTX", "total_memory": 25757220864_i64, "compute_capability": [8, 9] },
+                { "uuid": "0000:01:00.0" }
+            ]
+        });
+        let worker = first(json!({ "worker_id": "w", "system_info": cards }));
+        assert_eq!(worker.gpu_set, ["GPU-a", "GPU-b"]);
+        assert_eq!(worker.gpus.len(), 1);
+        assert_eq!(
+            (worker.gpus[0].memory_mb, worker.gpus[0].compute_capability.as_deref()),
+            (Some(24564), Some("8.9"))
+        );
+    }
+
+    #[tokio::test]
+    async fn workers_beyond_the_limits_are_named_in_the_answer() {
+        let (store, _folder) = testing::store().await;
+        let many: Vec<_> = (0..300).map(|number| json!({ "worker_id": format!("w{number:03}") })).collect();
+        let answer = heartbeat(&store, MINER, data(&many.into()), 0).await;
+        assert_eq!((answer.error_code, answer.workers_processed), (0, 256));
+        assert!(
+            answer.message.starts_with(
+                "Processed heartbeat for 256 workers; 44 beyond 256 ignored; \
+                 156 over the limit of active workers: w100, w101"
+            ),
+            "{}",
+            answer.message
+        );
+        assert_eq!(store.workers().await.unwrap().len(), 256);
+    }
+
+    #[tokio::test]
+    async fn a_failure_of_ours_is_code_1004_without_detail() {
+        let (store, _folder) = testing::store().await;
+        store.close().await;
+        let answer = heartbeat(&store, MINER, data(&json!([{ "worker_id": "w" }])), 0).await;
+        assert_eq!((answer.error_code, answer.workers_processed), (1004, 0));
+        assert_eq!(answer.message, "Heartbeat processing failed");
+    }
+}

@@ -221,6 +221,17 @@ impl Store {
             .collect()
     }
 
+    /// Whether this miner has a worker of this name that is online now.
+    pub async fn is_live_worker(&self, hotkey: Hotkey, worker: &WorkerId, now_ms: i64) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT id FROM workers WHERE hotkey = $1 AND worker_id = $2 AND deadline_at >= $3")
+            .bind(hotkey.to_string())
+            .bind(worker.as_str())
+            .bind(now_ms)
+            .fetch_optional(&self.reader)
+            .await?;
+        Ok(row.is_some())
+    }
+
     /// Marks what has fallen silent as offline; returns how many workers and miners that were.
     pub async fn sweep_offline(&self, now_ms: i64) -> Result<(u64, u64), StoreError> {
         let mut transaction = self.begin().await?;
