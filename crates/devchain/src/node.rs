@@ -147,9 +147,15 @@ impl Node {
             return Err(Refusal::Stale);
         }
         dispatch::validate(self.latest(), extrinsic.sender, &extrinsic.call)?;
-        let hash = H256(blake2_256(&bytes));
-        let death = extrinsic.era.death(next);
-        Ok(Pending::new(bytes, hash, extrinsic.sender, extrinsic.nonce, extrinsic.call, death))
+        Ok(Pending {
+            hash: H256(blake2_256(&bytes)),
+            bytes,
+            sender: extrinsic.sender,
+            nonce: extrinsic.nonce,
+            call: extrinsic.call,
+            death: extrinsic.era.death(next),
+            watcher: None,
+        })
     }
 
     /// The hash of the first block of an era around the block `next`.

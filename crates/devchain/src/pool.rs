@@ -1,6 +1,6 @@
 //! Extrinsics that were checked and wait for a block.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use tokio::sync::mpsc;
 
@@ -38,22 +38,11 @@ pub(crate) struct Pending {
     pub(crate) call: RuntimeCall,
     /// The first block that may not take it any more.
     pub(crate) death: u32,
-    watcher: Option<mpsc::Sender<Status>>,
+    /// Who is told what becomes of it.
+    pub(crate) watcher: Option<mpsc::Sender<Status>>,
 }
 
 impl Pending {
-    /// An extrinsic that nobody watches yet.
-    pub(crate) fn new(
-        bytes: Vec<u8>,
-        hash: H256,
-        sender: AccountId32,
-        nonce: u32,
-        call: RuntimeCall,
-        death: u32,
-    ) -> Self {
-        Self { bytes, hash, sender, nonce, call, death, watcher: None }
-    }
-
     /// Starts to report what becomes of it.
     pub(crate) fn watch(&mut self) -> mpsc::Receiver<Status> {
         let (watcher, statuses) = mpsc::channel(STATUSES);
@@ -105,7 +94,9 @@ impl Pool {
 
     /// The nonce that the sender's next extrinsic needs, those that wait included, `nonce` being the account's.
     pub(crate) fn next_nonce(&self, sender: AccountId32, nonce: u32) -> u32 {
-        (nonce..).find(|nonce| !self.waiting.iter().any(|p| p.sender == sender && p.nonce == *nonce)).unwrap_or(nonce)
+        let waiting: HashSet<u32> =
+            self.waiting.iter().filter(|pending| pending.sender == sender).map(|pending| pending.nonce).collect();
+        (nonce..).find(|nonce| !waiting.contains(nonce)).unwrap_or(nonce)
     }
 
     /// The waiting extrinsics' bytes.

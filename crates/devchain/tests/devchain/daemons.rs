@@ -7,8 +7,8 @@ use byteleap_devchain::{DevChain, Pace, genesis::Hyperparameters};
 
 use crate::world::{self, NETUID, TAO};
 
-/// Blocks come fast enough for tests and slowly enough for a client in between.
-const BLOCK_TIME: Duration = Duration::from_millis(25);
+/// Fast enough for tests, and slow enough that an era of the client, 64 blocks, outlasts the stalls of a busy machine.
+const BLOCK_TIME: Duration = Duration::from_millis(100);
 
 /// A running network, and the two ways to hold it.
 struct Network {
