@@ -1,0 +1,212 @@
+//! What an operator can set: the table of keys, and the typed settings read from it.
+//!
+//! Every key of the old `miner_config.yaml` is here under its old name and meaning (worker-miner spec 8.1), so old files
+//! work unchanged; keys that we added (8.3) are optional. The example file is generated from this table.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use byteleap_daemon::{
+    admin,
+    config::{Config, Error, Key, Problem},
+    logging,
+};
+
+use crate::validators::select::{Policy, Whitelist};
+
+/// The miner's table of keys.
+pub const KEYS: &[Key] = &[
+    Key::integer("netuid", 1, 65535, "subnet that the hotkey is registered on").default("128"),
+    Key::integer("heartbeat_interval", 1, 3600, "seconds between reports to the validators").default("60"),
+    Key::integer("task_poll_interval", 1, 3600, "seconds between rounds of asking validators for challenges")
+        .default("30"),
+    Key::integer("max_retries", 1, 1000, "read for the sake of old files, without effect").default("3"),
+    Key::text("state_dir", "directory for the miner's state; this version keeps none"),
+    Key::text("subtensor.network", "chain: finney, test, local or a ws:// or wss:// URL").default("finney"),
+    Key::boolean("subtensor.allow_insecure", "allow ws:// to another machine").default("false"),
+    Key::integer("metagraph.sync_interval", 1, 86_400, "seconds between refreshes of the validator list").default("60"),
+    Key::map(
+        "metagraph.validator_whitelist",
+        "validators used whatever their permit and stake: hotkey to null, or to ip:port instead of the address on chain",
+    )
+    .default("{}"),
+    Key::integer("metagraph.validator_min_stake_tao", 1, 21_000_000, "stake that other validators need").default("10000"),
+    Key::integer("metagraph.blacklist.threshold", 1, 1000, "failures in a row of an address before it is left alone")
+        .default("5"),
+    Key::integer("metagraph.blacklist.ttl_seconds", 1, 86_400, "seconds that it is left alone").default("600"),
+    Key::text("wallet.name", "wallet that holds the hotkey").default("default"),
+    Key::text("wallet.hotkey", "name of the hotkey in the wallet").default("default"),
+    Key::text("wallet.path", "directory of wallets").default("~/.bittensor/wallets"),
+    logging::LOG_LEVEL,
+    logging::LOG_DIR,
+    Key::text("worker_management.host", "address or name that workers dial").default("0.0.0.0"),
+    Key::integer("worker_management.port", 0, 65535, "port that workers dial; 0 picks a free one").default("7799"),
+    Key::integer("worker_management.heartbeat_interval", 1, 3600, "seconds between checks for silent workers")
+        .default("30"),
+    Key::integer("worker_management.heartbeat_timeout", 1, 86_400, "seconds of silence before a worker is removed")
+        .default("90"),
+    Key::integer("worker_management.max_workers", 1, 10_000, "workers served at once; validators count 100")
+        .default("100"),
+    admin::listen_key("127.0.0.1:7798"),
+];
+
+/// The settings of one run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The subnet.
+    pub netuid: u16,
+    /// Name or URL of the chain network.
+    pub network: String,
+    /// Whether the chain may be spoken to in plain text across machines.
+    pub allow_insecure: bool,
+    /// Pause between refreshes of the validator list.
+    pub sync_interval: Duration,
+    /// Which validators are used.
+    pub policy: Policy,
+    /// Failures in a row before an address is left alone.
+    pub blacklist_threshold: u32,
+    /// How long it is left alone.
+    pub blacklist_ttl: Duration,
+    /// Where the hotkey lies.
+    pub wallet: WalletLocation,
+    /// Pause between reports to the validators.
+    pub heartbeat_interval: Duration,
+    /// Pause between rounds of task polls.
+    pub task_poll_interval: Duration,
+    /// Where workers dial: an address or a name of this host, and the port.
+    pub listen: (String, u16),
+    /// Pause between checks for silent workers.
+    pub silence_check_interval: Duration,
+    /// Silence after which a worker is removed.
+    pub silence_timeout: Duration,
+    /// Workers served at once.
+    pub max_workers: usize,
+    /// Where the admin endpoint listens.
+    pub admin: SocketAddr,
+}
+
+/// A hotkey's place among the wallets of the official tools.
+#[derive(Debug, Clone)]
+pub struct WalletLocation {
+    /// Directory of wallets.
+    pub path: PathBuf,
+    /// Name of the wallet.
+    pub name: String,
+    /// Name of the hotkey.
+    pub hotkey: String,
+}
+
+impl Settings {
+    /// Reads the settings from a checked configuration.
+    ///
+    /// # Errors
+    /// What the table cannot express: entries of the whitelist that are no hotkey or no address, all at once.
+    pub fn read(config: &Config) -> Result<Self, Error> {
+        let whitelist = whitelist(config)?;
+        Ok(Self {
+            netuid: config.get("netuid"),
+            network: config.get("subtensor.network"),
+            allow_insecure: config.get("subtensor.allow_insecure"),
+            sync_interval: config.seconds("metagraph.sync_interval"),
+            policy: Policy { whitelist, min_stake_tao: config.get("metagraph.validator_min_stake_tao") },
+            blacklist_threshold: config.get("metagraph.blacklist.threshold"),
+            blacklist_ttl: config.seconds("metagraph.blacklist.ttl_seconds"),
+            wallet: WalletLocation {
+                path: config.get("wallet.path"),
+                name: config.get("wallet.name"),
+                hotkey: config.get("wallet.hotkey"),
+            },
+            heartbeat_interval: config.seconds("heartbeat_interval"),
+            task_poll_interval: config.seconds("task_poll_interval"),
+            listen: (config.get("worker_management.host"), config.get("worker_management.port")),
+            silence_check_interval: config.seconds("worker_management.heartbeat_interval"),
+            silence_timeout: config.seconds("worker_management.heartbeat_timeout"),
+            max_workers: config.get("worker_management.max_workers"),
+            admin: config.parsed("http.listen"),
+        })
+    }
+}
+
+fn whitelist(config: &Config) -> Result<Whitelist, Error> {
+    const NAME: &str = "metagraph.validator_whitelist";
+    let mut whitelist = Whitelist::new();
+    let mut problems: Vec<Problem> = Vec::new();
+    for (hotkey, address) in config.get::<BTreeMap<String, Option<String>>>(NAME) {
+        let parsed = hotkey.parse().map_err(|error| format!("{hotkey} is no hotkey: {error}")).and_then(|hotkey| {
+            let address =
+                address.as_deref().map(|text| text.parse().map_err(|_| format!("{hotkey}: {text} is no ip:port")));
+            Ok((hotkey, address.transpose()?))
+        });
+        match parsed {
+            Ok((hotkey, address)) => {
+                whitelist.insert(hotkey, address);
+            }
+            Err(message) => problems.push(config.problem(NAME, message)),
+        }
+    }
+    if problems.is_empty() { Ok(whitelist) } else { Err(Error { problems }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use byteleap_daemon::config::{Sources, example};
+
+    use super::*;
+
+    fn load(yaml: &str) -> Result<Settings, Error> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("miner_config.yaml");
+        fs::write(&file, yaml).expect("a file");
+        let config = Config::load(KEYS, &Sources { file: Some(file), ..Sources::default() })?;
+        Settings::read(&config)
+    }
+
+    #[test]
+    fn the_example_file_is_this_table() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/miner_config.yaml");
+        if std::env::var_os("BYTELEAP_BLESS").is_some() {
+            fs::write(&file, example(KEYS)).expect("written");
+        }
+        let checked_in = fs::read_to_string(&file).expect("config/miner_config.yaml");
+        assert!(checked_in == example(KEYS), "stale: write it anew with BYTELEAP_BLESS=1 cargo test -p byteleap-miner");
+    }
+
+    #[test]
+    fn the_defaults_are_complete() {
+        let settings = load("{}").expect("defaults");
+        assert_eq!(settings.listen, ("0.0.0.0".to_owned(), 7799));
+        assert_eq!(settings.admin.to_string(), "127.0.0.1:7798");
+        assert_eq!(settings.max_workers, 100);
+    }
+
+    #[test]
+    fn an_old_file_is_read_unchanged() {
+        let settings = load(
+            "netuid: 128\n\
+             subtensor:\n  network: test\n\
+             metagraph:\n  sync_interval: 60\n  validator_min_stake_tao: 10000\n  validator_whitelist:\n    \
+             5DtDLm5rQHShDqojQpsvcN8tRXHVFaecfDoRet1SU6BFD9Fi: null\n    \
+             5Fpfx4iDtrrY99VGkQnLXASytC2y9Z3o8KUyTtD4w7o5SZcA: \"203.0.113.7:9091\"\n  \
+             blacklist:\n    threshold: 5\n    ttl_seconds: 600\n\
+             wallet:\n  name: miner-testnet\n  hotkey: default\n  path: ~/.bittensor/wallets\n\
+             logging:\n  log_level: INFO\n  log_dir: ./logs\n\
+             heartbeat_interval: 60\ntask_poll_interval: 30\nmax_retries: 3\n\
+             worker_management:\n  host: 0.0.0.0\n  port: 7799\n  heartbeat_interval: 30\n  heartbeat_timeout: 90\n",
+        )
+        .expect("an old file");
+        let addresses: Vec<_> = settings.policy.whitelist.values().collect();
+        assert_eq!(addresses, [&None, &Some("203.0.113.7:9091".parse().expect("an address"))]);
+        assert_eq!(settings.wallet.name, "miner-testnet");
+    }
+
+    #[test]
+    fn every_wrong_entry_of_the_whitelist_is_named_at_once() {
+        let error = load(
+            "metagraph:\n  validator_whitelist:\n    5Nonsense: null\n    \
+             5DtDLm5rQHShDqojQpsvcN8tRXHVFaecfDoRet1SU6BFD9Fi: somewhere\n",
+        )
+        .expect_err("two problems");
+        assert_eq!(error.problems.len(), 2, "{error}");
+    }
+}

@@ -1,0 +1,176 @@
+//! Reports the workers to every validator (worker-miner spec 3.3, miner-validator spec 2.3).
+//!
+//! A report is a picture of the workers table, not a queue that is emptied: a worker that is in the table has been
+//! heard of within `worker_management.heartbeat_timeout`, and a report that fails is repeated by the next one, so
+//! nothing is lost (F48). A miner without workers reports too; otherwise validators take it for dead.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use byteleap_daemon::clock::Clock;
+use byteleap_host::monitor::Monitor;
+use byteleap_protocol::{
+    hotkey::Hotkey,
+    payload::{HeartbeatData, SCHEMA_VERSION, SystemInfo, WorkerInfo, WorkerStatus},
+};
+use futures_util::future::join_all;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    validators::Validators,
+    workers::registry::{Registry, WorkerView},
+};
+
+/// What a report is made from.
+#[derive(Debug)]
+pub(crate) struct Heartbeat {
+    validators: Validators,
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+    own: Hotkey,
+    monitor: Arc<Mutex<Monitor>>,
+}
+
+impl Heartbeat {
+    pub(crate) fn new(validators: Validators, registry: Registry, clock: Arc<dyn Clock>, own: Hotkey) -> Self {
+        let monitor = Arc::new(Mutex::new(Monitor::new(Path::new("/"))));
+        Self { validators, registry, clock, own, monitor }
+    }
+
+    /// Reports at once and then every interval, until `stop`.
+    pub(crate) async fn run(self, interval: Duration, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.report() => {}
+            }
+        }
+    }
+
+    /// One report to all validators in parallel.
+    async fn report(&self) {
+        let data = Arc::new(HeartbeatData {
+            hotkey: self.own.to_string(),
+            timestamp: seconds(self.clock.unix_ms()),
+            workers: self.registry.snapshot().into_iter().filter_map(worker_info).collect(),
+            miner_info: self.miner_info().await,
+            schema_version: SCHEMA_VERSION,
+        });
+        let workers = data.workers.len();
+        let reports = self.validators.current().into_iter().map(|validator| {
+            let data = Arc::clone(&data);
+            async move {
+                match validator.report(data).await {
+                    Ok(response) if response.error_code == 0 => {
+                        tracing::debug!(validator = %validator.hotkey(), workers, "heartbeat taken");
+                    }
+                    Ok(response) => {
+                        tracing::warn!(validator = %validator.hotkey(), code = response.error_code, "heartbeat refused");
+                    }
+                    Err(error) => tracing::warn!(validator = %validator.hotkey(), %error, "heartbeat failed"),
+                }
+            }
+        });
+        join_all(reports).await;
+    }
+
+    /// The miner's own host.
+    async fn miner_info(&self) -> Option<SystemInfo> {
+        let monitor = Arc::clone(&self.monitor);
+        let sampling = tokio::task::spawn_blocking(move || {
+            let sample = monitor.lock().unwrap_or_else(PoisonError::into_inner).sample();
+            serde_json::from_value(serde_json::to_value(sample)?)
+        });
+        match sampling.await {
+            Ok(Ok(info)) => Some(SystemInfo { miner_version: Some(env!("CARGO_PKG_VERSION").to_owned()), ..info }),
+            Ok(Err(error)) => {
+                let error: serde_json::Error = error;
+                tracing::warn!(%error, "the miner's own host is left out of the report");
+                None
+            }
+            // The process stops.
+            Err(_) => None,
+        }
+    }
+}
+
+/// The report of one worker; none before its first heartbeat, or where its host data fail the typed check.
+fn worker_info(worker: WorkerView) -> Option<WorkerInfo> {
+    let last_heartbeat_ms = worker.last_heartbeat_at_ms?;
+    let system_info = match SystemInfo::parse(&worker.system_info) {
+        Ok(system_info) => system_info,
+        Err(error) => {
+            tracing::warn!(worker_id = %worker.worker_id, %error, "worker left out of the report: its system_info is malformed");
+            return None;
+        }
+    };
+    Some(WorkerInfo {
+        worker_id: worker.worker_id,
+        worker_name: Some(worker.name),
+        worker_version: Some(worker.version),
+        capabilities: worker.capabilities,
+        status: if worker.task.is_some() { WorkerStatus::Busy } else { WorkerStatus::Online },
+        system_info,
+        connected_at: seconds(worker.connected_at_ms),
+        last_heartbeat: seconds(last_heartbeat_ms),
+    })
+}
+
+/// Milliseconds as the float seconds of the wire.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 have 41 bits, a double holds 53")]
+pub(crate) fn seconds(unix_ms: i64) -> f64 {
+    unix_ms as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use byteleap_protocol::{Object, id::ChallengeId, id::WorkerId};
+    use serde_json::json;
+
+    use super::*;
+
+    fn worker(system_info: serde_json::Value) -> WorkerView {
+        let serde_json::Value::Object(system_info) = system_info else { panic!("an object") };
+        let system_info: Object = system_info;
+        WorkerView {
+            worker_id: WorkerId::new("w1").expect("an id"),
+            name: "rack 1".to_owned(),
+            version: "0.1.0".to_owned(),
+            capabilities: vec!["cpu_matrix".to_owned()],
+            system_info,
+            connected_at_ms: 1_760_000_000_250,
+            last_heartbeat_at_ms: Some(1_760_000_030_500),
+            task: Some(ChallengeId::new("c1").expect("an id")),
+        }
+    }
+
+    #[test]
+    fn a_worker_is_reported_with_the_miners_own_status_and_in_seconds() {
+        let info = worker_info(worker(json!({"cpu_count": 8, "novelty": true}))).expect("a report");
+        assert_eq!(info.status, WorkerStatus::Busy);
+        assert_eq!((info.connected_at, info.last_heartbeat), (1_760_000_000.25, 1_760_000_030.5));
+        assert_eq!(info.system_info.cpu_count, 8);
+        assert_eq!(info.system_info.other.get("novelty"), Some(&json!(true)));
+    }
+
+    #[test]
+    fn a_worker_with_malformed_host_data_is_left_out() {
+        assert_eq!(worker_info(worker(json!({"cpu_count": null}))), None);
+    }
+
+    #[test]
+    fn a_worker_that_never_sent_a_heartbeat_is_left_out() {
+        let silent = WorkerView { last_heartbeat_at_ms: None, ..worker(json!({})) };
+        assert_eq!(worker_info(silent), None);
+    }
+}

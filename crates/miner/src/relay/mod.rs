@@ -1,0 +1,9 @@
+//! What the miner is for: it carries challenges, reports and tokens between validators and workers.
+//!
+//! [`poll`] fetches challenges and starts a [`flow`] for each, which carries one through both phases; [`heartbeat`]
+//! reports the workers; [`token`] fetches enrolment tokens.
+
+pub(crate) mod flow;
+pub(crate) mod heartbeat;
+pub(crate) mod poll;
+pub(crate) mod token;

@@ -1,0 +1,146 @@
+//! Fetches challenges: asks validators whenever a worker is idle, and starts a flow for each challenge it gets.
+//!
+//! A validator hands out all that it has for this miner in one answer, so a poll is a promise to compute soon. Hence
+//! never more polls are under way than workers are idle; and one stuck worker stops nobody, since the others stay idle
+//! (worker-miner spec 10, F4; 11.7). The validator that is asked first changes from round to round.
+
+use std::{sync::Arc, time::Duration};
+
+use byteleap_daemon::clock::Clock;
+use byteleap_protocol::challenge::ChallengeItem;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::flow::{self, Challenge};
+use crate::{
+    validators::{Validator, Validators},
+    workers::{
+        dispatch::{Demand, Seat},
+        registry::{Refusal, Registry},
+    },
+};
+
+/// Challenges taken from one answer.
+const MAX_BATCH: usize = 256;
+
+/// Challenges on their way at once, those that wait for their worker included.
+const MAX_FLOWS: usize = 1024;
+
+/// The poll loop and what it starts.
+#[derive(Debug, Clone)]
+pub(crate) struct Poll {
+    validators: Validators,
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+    interval: Duration,
+    flows: TaskTracker,
+    places: Arc<Semaphore>,
+}
+
+impl Poll {
+    pub(crate) fn new(validators: Validators, registry: Registry, clock: Arc<dyn Clock>, interval: Duration) -> Self {
+        let places = Arc::new(Semaphore::new(MAX_FLOWS));
+        Self { validators, registry, clock, interval, flows: TaskTracker::new(), places }
+    }
+
+    /// Polls until `stop`.
+    pub(crate) async fn run(&self, stop: CancellationToken) {
+        let mut rounds = tokio::time::interval(self.interval);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut first = 0;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = rounds.tick() => {}
+            }
+            let mut order = self.validators.current();
+            if !order.is_empty() {
+                first = (first + 1) % order.len();
+                order.rotate_left(first);
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.round(order) => {}
+                }
+            }
+        }
+    }
+
+    /// Waits until every challenge under way has ended. To be called after [`Self::run`].
+    pub(crate) async fn drain(&self) {
+        self.flows.close();
+        self.flows.wait().await;
+    }
+
+    /// Asks each validator once, as many at a time as workers are idle.
+    async fn round(&self, order: Vec<Arc<Validator>>) {
+        let mut changes = self.registry.changes();
+        let mut waiting = order.into_iter().peekable();
+        let mut asking = FuturesUnordered::new();
+        while waiting.peek().is_some() || !asking.is_empty() {
+            while asking.len() < self.registry.idle()
+                && let Some(validator) = waiting.next()
+            {
+                asking.push(self.ask(validator));
+            }
+            tokio::select! {
+                Some(()) = asking.next(), if !asking.is_empty() => {}
+                Ok(()) = changes.changed() => {}
+            }
+        }
+    }
+
+    /// Asks one validator and seats what it hands out before returning, so that the workers count as busy at once.
+    async fn ask(&self, validator: Arc<Validator>) {
+        match validator.poll().await {
+            Ok(response) => {
+                if response.refused_items > 0 {
+                    tracing::warn!(validator = %validator.hotkey(), items = response.refused_items, "malformed challenges skipped");
+                }
+                for item in response.challenges.into_iter().take(MAX_BATCH) {
+                    self.start(item, Arc::clone(&validator));
+                }
+            }
+            Err(error) => tracing::warn!(validator = %validator.hotkey(), %error, "task poll failed"),
+        }
+    }
+
+    fn start(&self, item: ChallengeItem, validator: Arc<Validator>) {
+        let challenge_id = item.challenge_id.clone();
+        tracing::debug!(%challenge_id, validator = %validator.hotkey(), "challenge received");
+        let demand = Demand {
+            target: item.target_worker_id.clone(),
+            capability: item.challenge_type,
+            challenge_id: challenge_id.clone(),
+        };
+        let deadline = Instant::now() + item.timeout.as_duration();
+        let challenge = Challenge { item, validator, received_ts: self.clock.unix_ms(), deadline };
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            tracing::warn!(%challenge_id, "challenge dropped: too many are under way");
+            return;
+        };
+        let seat = match Seat::take(&self.registry, &demand) {
+            Ok(seat) => Some(seat),
+            Err(Refusal::Busy) => None,
+            Err(refusal) => {
+                tracing::warn!(%challenge_id, %refusal, "challenge dropped");
+                return;
+            }
+        };
+        let (registry, clock) = (self.registry.clone(), Arc::clone(&self.clock));
+        self.flows.spawn(async move {
+            let _place = place;
+            let seat = match seat {
+                Some(seat) => Ok(seat),
+                None => Seat::await_turn(&registry, &demand, deadline).await,
+            };
+            match seat {
+                Ok(seat) => flow::run(challenge, seat, clock).await,
+                Err(refusal) => tracing::warn!(challenge_id = %demand.challenge_id, %refusal, "challenge dropped"),
+            }
+        });
+    }
+}

@@ -1,0 +1,162 @@
+//! Builds the miner from its settings and runs its parts until the process stops.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use byteleap_chain::{Chain, ChainError};
+use byteleap_daemon::{
+    admin::{Admin, BindError, Pages, Readiness, Status as StatusPage},
+    clock::Clock,
+    tasks::Tasks,
+};
+use byteleap_protocol::hotkey::{Hotkey, Signer};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Settings,
+    relay::{heartbeat::Heartbeat, poll::Poll, token},
+    status::Status,
+    validators::{Blacklist, Validators},
+    workers::{connection::Desk, listen, registry::Registry},
+};
+
+/// How long challenges under way may finish after the stop, while workers stay connected.
+const FLOW_DRAIN: Duration = Duration::from_secs(10);
+
+/// How long the process may take from a signal to its end.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Token requests that wait to be served.
+const TOKEN_REQUESTS: usize = 64;
+
+/// What the miner gets from outside: the world in a daemon, stand-ins in a test.
+#[expect(missing_debug_implementations, reason = "a chain and a signer need not be printable")]
+pub struct World {
+    /// The chain.
+    pub chain: Arc<dyn Chain>,
+    /// Signs as the miner's hotkey.
+    pub signer: Arc<dyn Signer>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Renders the metrics of this process.
+    pub metrics: metrics_exporter_prometheus::PrometheusHandle,
+}
+
+/// Where the miner can be reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// By workers.
+    pub workers: SocketAddr,
+    /// By operators.
+    pub admin: SocketAddr,
+}
+
+/// Why the miner cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The hotkey does not take part in the subnet.
+    #[error(
+        "hotkey {hotkey} is not registered on subnet {netuid}: register it (btcli subnet register --netuid {netuid}), \
+         or name a registered one by wallet.name and wallet.hotkey"
+    )]
+    NotRegistered {
+        /// The hotkey.
+        hotkey: Hotkey,
+        /// The subnet.
+        netuid: u16,
+    },
+    /// The chain gives no answer.
+    #[error("the chain cannot be asked; check subtensor.network")]
+    Chain(#[from] ChainError),
+    /// The workers' port is taken.
+    #[error("workers cannot be served on {host}:{port}; check worker_management.host and worker_management.port")]
+    Listen {
+        /// `worker_management.host`.
+        host: String,
+        /// `worker_management.port`.
+        port: u16,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The admin port is taken.
+    #[error(transparent)]
+    Admin(#[from] BindError),
+    /// No HTTP client can be made.
+    #[error("the HTTP client cannot be made")]
+    Client(#[from] reqwest::Error),
+}
+
+/// The uid of a hotkey that takes part in the subnet.
+///
+/// # Errors
+/// It does not, or the chain gives no answer.
+pub async fn registered_uid(chain: &dyn Chain, netuid: u16, hotkey: Hotkey) -> Result<u16, StartError> {
+    chain.uid(netuid, &hotkey).await?.ok_or(StartError::NotRegistered { hotkey, netuid })
+}
+
+/// Starts every part on `tasks`; the caller then runs them.
+///
+/// # Errors
+/// What would keep the miner from its work: see [`StartError`].
+pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<Addresses, StartError> {
+    let World { chain, signer, clock, metrics } = world;
+    let own = signer.hotkey();
+    let uid = registered_uid(&*chain, settings.netuid, own).await?;
+    let (listener, workers) = bind(&settings.listen).await?;
+    let admin = Admin::bind(settings.admin).await?;
+
+    let registry = Registry::new(settings.max_workers, Arc::clone(&clock));
+    let blacklist = Blacklist::new(settings.blacklist_threshold, settings.blacklist_ttl);
+    let validators =
+        Validators::new(chain, settings.netuid, settings.policy.clone(), blacklist, signer, Arc::clone(&clock))?;
+    validators.refresh().await?;
+
+    let (tokens, token_requests) = mpsc::channel(TOKEN_REQUESTS);
+    let poll = Poll::new(validators.clone(), registry.clone(), Arc::clone(&clock), settings.task_poll_interval);
+    let heartbeat = Heartbeat::new(validators.clone(), registry.clone(), clock, own);
+    let workers_stop = CancellationToken::new();
+
+    let desk = Desk { registry: registry.clone(), tokens };
+    tasks.service("workers", |_| endless(listen::serve(listener, desk, workers_stop.clone())));
+    let (timeout, pause) = (settings.silence_timeout, settings.silence_check_interval);
+    let guarded = registry.clone();
+    tasks.service("silence", |stop| endless(async move { guarded.guard_against_silence(timeout, pause, stop).await }));
+    tasks.service("validators", |stop| endless(validators.clone().keep_fresh(settings.sync_interval, stop)));
+    tasks.service("heartbeat", |stop| endless(heartbeat.run(settings.heartbeat_interval, stop)));
+    tasks.service("tokens", |stop| endless(token::run(validators.clone(), token_requests, stop)));
+    // Workers stay connected until the challenges under way have ended; the guard sees to it on every path.
+    let workers_stop = workers_stop.drop_guard();
+    tasks.service("challenges", |stop| {
+        endless(async move {
+            let _workers_stop = workers_stop;
+            poll.run(stop).await;
+            if tokio::time::timeout(FLOW_DRAIN, poll.drain()).await.is_err() {
+                tracing::warn!("challenges under way are abandoned");
+            }
+        })
+    });
+    let addresses = Addresses { workers, admin: admin.address() };
+    let status = StatusPage::new(move || {
+        let status = Status::collect(own, uid, workers, &registry, &validators);
+        async move { serde_json::json!(status) }
+    });
+    let pages = Pages { readiness: Readiness::new(), metrics, status, routes: axum::Router::new() };
+    tasks.service("admin", |stop| admin.serve(pages, stop));
+    tracing::info!(hotkey = %own, uid, netuid = settings.netuid, listen = %workers, "miner started");
+    Ok(addresses)
+}
+
+async fn bind((host, port): &(String, u16)) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = async {
+        let listener = TcpListener::bind((host.as_str(), *port)).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bound.await.map_err(|source| StartError::Listen { host: host.clone(), port: *port, source })
+}
+
+/// A part that cannot fail.
+async fn endless(part: impl Future<Output = ()>) -> Result<(), Infallible> {
+    part.await;
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! One worker's connection: registration first, then frames both ways until either side ends it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use byteleap_protocol::{
+    code::CloseCode,
+    frame::{FrameError, MAX_MINER_FRAME_BYTES, MinerFrame, Register, Registered, TokenAnswer, WorkerFrame},
+    id::WorkerId,
+};
+use futures_util::{SinkExt, StreamExt};
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Bytes, Error, Message,
+        protocol::{CloseFrame, frame::coding::CloseCode as WireCode},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use super::registry::{Delivery, Generation, Link, Registry};
+
+/// How long an unregistered connection may stay silent (worker-miner spec 1.3).
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pause between pings (1.2).
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long after a ping the peer may stay silent (1.2).
+const PONG_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the peer may take to accept one frame.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the peer may take to answer our close frame; at a stop this comes on top of the drain of challenges.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Frames that wait for one worker.
+const OUTGOING_FRAMES: usize = 16;
+
+/// Messages above this size, in bytes, are decoded off the runtime: the proofs of eight GPUs take tens of milliseconds.
+const INLINE_DECODE_BYTES: usize = 64 * 1024;
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// What connections share with the rest of the miner.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// The workers table.
+    pub registry: Registry,
+    /// Where enrolment token requests go.
+    pub tokens: mpsc::Sender<TokenRequest>,
+}
+
+/// A worker asks for a VM gateway enrolment token. Dropping `answer` means that none could be had.
+#[derive(Debug)]
+pub struct TokenRequest {
+    /// The worker, as its connection registered it.
+    pub worker_id: WorkerId,
+    /// Closed when the worker is gone.
+    pub answer: oneshot::Sender<TokenAnswer>,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The miner closes it with this code.
+    Close(CloseCode),
+    /// The worker closed it or the network failed.
+    Gone,
+}
+
+/// Serves one WebSocket until its end. `permit` is held until the worker has registered.
+pub(super) async fn serve(
+    mut socket: Socket,
+    peer: SocketAddr,
+    desk: Desk,
+    stop: CancellationToken,
+    permit: OwnedSemaphorePermit,
+) {
+    let first = tokio::select! {
+        () = stop.cancelled() => Err(End::Close(CloseCode::Normal)),
+        first = tokio::time::timeout(REGISTRATION_TIMEOUT, registration(&mut socket)) => {
+            first.unwrap_or(Err(End::Close(CloseCode::Normal)))
+        }
+    };
+    drop(permit);
+    let end = match first {
+        Ok(register) => registered(&mut socket, peer, register, &desk, &stop).await,
+        Err(end) => {
+            tracing::debug!(%peer, ?end, "connection ended before registration");
+            end
+        }
+    };
+    if let End::Close(code) = end {
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, close(&mut socket, code)).await;
+    }
+}
+
+/// Waits for the first message, which must be a valid `register`.
+async fn registration(socket: &mut Socket) -> Result<Register, End> {
+    loop {
+        let Some(data) = payload(socket.next().await)? else { continue };
+        return match decode(data).await {
+            Ok(WorkerFrame::Register(register)) => Ok(register),
+            Ok(_) => Err(End::Close(CloseCode::InvalidRegistration)),
+            Err(error) => {
+                tracing::warn!(%error, "a worker's registration is refused");
+                Err(End::Close(error.close_code()))
+            }
+        };
+    }
+}
+
+/// From acknowledgement to the end of the connection.
+async fn registered(
+    socket: &mut Socket,
+    peer: SocketAddr,
+    register: Register,
+    desk: &Desk,
+    stop: &CancellationToken,
+) -> End {
+    let worker_id = register.worker_id.clone();
+    let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES);
+    let (goodbye, asked_to_close) = oneshot::channel();
+    let generation = match desk.registry.register(register, Link { outgoing, goodbye }) {
+        Ok(generation) => generation,
+        Err(full) => {
+            tracing::warn!(%worker_id, %peer, reason = %full, "worker refused");
+            return End::Close(CloseCode::WorkerLimit);
+        }
+    };
+    tracing::info!(%worker_id, %peer, "worker registered");
+    let mut session = Session { socket, desk, worker_id: &worker_id, generation, token: None };
+    let end = session.run(frames, asked_to_close, stop).await;
+    desk.registry.leave(&worker_id, generation);
+    tracing::info!(%worker_id, %peer, ?end, "worker left");
+    end
+}
+
+/// A registered worker's connection.
+struct Session<'a> {
+    socket: &'a mut Socket,
+    desk: &'a Desk,
+    worker_id: &'a WorkerId,
+    generation: Generation,
+    /// The one token request under way.
+    token: Option<oneshot::Receiver<TokenAnswer>>,
+}
+
+impl Session<'_> {
+    /// Serves the connection until it ends, and says how.
+    async fn run(
+        &mut self,
+        mut frames: mpsc::Receiver<MinerFrame>,
+        mut asked_to_close: oneshot::Receiver<CloseCode>,
+        stop: &CancellationToken,
+    ) -> End {
+        let mut pings = tokio::time::interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_heard = Instant::now();
+        let mut step = self.send(&MinerFrame::RegistrationAck { data: Registered::default() }).await;
+        loop {
+            if let Err(end) = step {
+                return end;
+            }
+            step = tokio::select! {
+                message = self.socket.next() => {
+                    last_heard = Instant::now();
+                    self.take(message).await
+                }
+                Some(frame) = frames.recv() => self.send(&frame).await,
+                answer = outcome(&mut self.token) => self.answer_token(answer).await,
+                code = &mut asked_to_close => Err(End::Close(code.unwrap_or(CloseCode::GoingAway))),
+                () = stop.cancelled() => Err(End::Close(CloseCode::Normal)),
+                _ = pings.tick() => {
+                    if last_heard.elapsed() > PING_INTERVAL + PONG_TIMEOUT {
+                        Err(End::Close(CloseCode::Internal))
+                    } else {
+                        write(self.socket, Message::Ping(Bytes::new())).await
+                    }
+                }
+            };
+        }
+    }
+
+    /// Handles one message of the worker.
+    async fn take(&mut self, message: Option<Result<Message, Error>>) -> Result<(), End> {
+        let Some(data) = payload(message)? else { return Ok(()) };
+        let frame = match decode(data).await {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::warn!(worker_id = %self.worker_id, %error, "message of a worker ignored");
+                return Ok(());
+            }
+        };
+        let registry = &self.desk.registry;
+        match frame {
+            WorkerFrame::Heartbeat { data } => {
+                if registry.heartbeat(self.worker_id, self.generation, data) {
+                    self.send(&MinerFrame::HeartbeatAck).await?;
+                }
+            }
+            WorkerFrame::TaskResult(result) => {
+                let challenge_id = result.task_id.clone();
+                if registry.deliver_result(self.worker_id, result) == Delivery::Unasked {
+                    tracing::warn!(worker_id = %self.worker_id, %challenge_id, "result of a task that the worker does not hold");
+                }
+            }
+            WorkerFrame::ProofResponse { message_id, data } => {
+                if registry.deliver_proof(self.worker_id, &message_id, data) == Delivery::Unasked {
+                    tracing::warn!(worker_id = %self.worker_id, %message_id, "proof that the worker was not asked for");
+                }
+            }
+            WorkerFrame::VmgwEnrollTokenRequest { data } => self.ask_for_token(&data.worker_id).await?,
+            WorkerFrame::Register(_) | WorkerFrame::HeartbeatResponse { .. } => {
+                tracing::debug!(worker_id = %self.worker_id, "unexpected message of a worker ignored");
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes a token request on, or answers at once why not (worker-miner spec 2.11).
+    async fn ask_for_token(&mut self, named: &WorkerId) -> Result<(), End> {
+        let refusal = if named != self.worker_id {
+            (1002, "worker_id mismatch")
+        } else if self.token.is_some() {
+            (1001, "token request already in progress")
+        } else {
+            let (answer, awaited) = oneshot::channel();
+            let request = TokenRequest { worker_id: self.worker_id.clone(), answer };
+            if self.desk.tokens.try_send(request).is_ok() {
+                self.token = Some(awaited);
+                return Ok(());
+            }
+            NO_TOKEN
+        };
+        self.send_token(refused(refusal)).await
+    }
+
+    async fn answer_token(&mut self, answer: Option<TokenAnswer>) -> Result<(), End> {
+        self.token = None;
+        self.send_token(answer.unwrap_or_else(|| refused(NO_TOKEN))).await
+    }
+
+    async fn send_token(&mut self, data: TokenAnswer) -> Result<(), End> {
+        self.send(&MinerFrame::VmgwEnrollTokenResponse { data }).await
+    }
+
+    async fn send(&mut self, frame: &MinerFrame) -> Result<(), End> {
+        let text = frame.encode();
+        if text.len() >= MAX_MINER_FRAME_BYTES {
+            // A Python worker would close the connection over it; whoever waits for an answer gets none.
+            tracing::error!(worker_id = %self.worker_id, bytes = text.len(), "message too large for a worker: not sent");
+            return Ok(());
+        }
+        write(self.socket, Message::text(text)).await
+    }
+}
+
+/// The answer when the token service cannot be reached.
+const NO_TOKEN: (i64, &str) = (1003, "communication service unavailable");
+
+fn refused((code, error): (i64, &str)) -> TokenAnswer {
+    TokenAnswer { code, error: Some(error.to_owned()), ..TokenAnswer::default() }
+}
+
+/// The answer of a pending request; never resolves where none is pending.
+async fn outcome<T>(pending: &mut Option<oneshot::Receiver<T>>) -> Option<T> {
+    match pending {
+        Some(receiver) => receiver.await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+/// The content of a received message; none for what the library answers by itself.
+fn payload(message: Option<Result<Message, Error>>) -> Result<Option<Bytes>, End> {
+    match message {
+        Some(Ok(Message::Text(text))) => Ok(Some(text.into())),
+        Some(Ok(Message::Binary(data))) => Ok(Some(data)),
+        Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(None),
+        Some(Err(Error::Capacity(_))) => Err(End::Close(CloseCode::TooLarge)),
+        Some(Ok(Message::Close(_)) | Err(_)) | None => Err(End::Gone),
+    }
+}
+
+async fn decode(data: Bytes) -> Result<WorkerFrame, FrameError> {
+    if data.len() <= INLINE_DECODE_BYTES {
+        return WorkerFrame::decode(&data);
+    }
+    // The blocking task fails only by a panic or at shutdown; either way there is no message.
+    tokio::task::spawn_blocking(move || WorkerFrame::decode(&data)).await.unwrap_or(Err(FrameError::NotJson))
+}
+
+async fn write(socket: &mut Socket, message: Message) -> Result<(), End> {
+    match tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::Gone),
+        Err(_) => Err(End::Close(CloseCode::Internal)),
+    }
+}
+
+/// Says goodbye and waits for the peer to say it too, so that it reads the code before the socket closes.
+async fn close(socket: &mut Socket, code: CloseCode) {
+    let frame = CloseFrame { code: WireCode::from(code.number()), reason: code.text().into() };
+    if socket.close(Some(frame)).await.is_ok() {
+        while let Some(Ok(_)) = socket.next().await {}
+    }
+}

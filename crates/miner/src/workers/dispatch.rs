@@ -1,0 +1,131 @@
+//! A challenge takes a seat at a worker: the worker is busy while the seat lives and free when it is dropped.
+//!
+//! Because freeing is the seat's `Drop`, no path of a challenge's flow (refusal, timeout, panic, shutdown) can leave
+//! a worker busy (worker-miner spec 10, F3, F14). What the worker answers comes back only through its own seat.
+
+use std::time::Duration;
+
+use byteleap_protocol::{
+    challenge::ChallengeKind,
+    frame::{MinerFrame, ProofAnswer, ProofQuery, TaskAssignment, TaskOutcome},
+    id::{ChallengeId, MessageId, WorkerId},
+};
+use rand_core::OsRng;
+use tokio::{sync::oneshot, time::Instant};
+
+use super::registry::{Refusal, Registry};
+
+/// How long a frame may wait to be handed to a worker's connection.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A worker that is busy with one challenge.
+#[derive(Debug)]
+pub struct Seat {
+    registry: Registry,
+    worker_id: WorkerId,
+    number: u64,
+}
+
+/// What a challenge asks of a worker.
+#[derive(Debug, Clone)]
+pub struct Demand {
+    /// The worker that must do it, where the validator named one.
+    pub target: Option<WorkerId>,
+    /// The kind of challenge, which the worker must have reported as a capability.
+    pub capability: ChallengeKind,
+    /// The challenge.
+    pub challenge_id: ChallengeId,
+}
+
+/// Why a worker gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// It is not connected, or went while it was asked for a proof.
+    #[error("the worker is not connected")]
+    Disconnected,
+    /// Its connection does not take frames.
+    #[error("the worker's connection is stuck")]
+    Stuck,
+    /// The deadline passed.
+    #[error("the worker did not answer in time")]
+    Late,
+}
+
+impl Seat {
+    /// Takes a seat now.
+    ///
+    /// # Errors
+    /// [`Refusal`]; only [`Refusal::Busy`] can change by waiting.
+    pub fn take(registry: &Registry, demand: &Demand) -> Result<Self, Refusal> {
+        let (worker_id, number) = registry.occupy(demand.target.as_ref(), demand.capability, &demand.challenge_id)?;
+        Ok(Self { registry: registry.clone(), worker_id, number })
+    }
+
+    /// Takes a seat as soon as the worker is free, until the deadline.
+    ///
+    /// # Errors
+    /// [`Refusal`]; [`Refusal::Busy`] when the deadline passed.
+    pub async fn await_turn(registry: &Registry, demand: &Demand, deadline: Instant) -> Result<Self, Refusal> {
+        let mut changes = registry.changes();
+        loop {
+            match Self::take(registry, demand) {
+                Err(Refusal::Busy) => {}
+                taken => return taken,
+            }
+            match tokio::time::timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Err(Refusal::Busy),
+            }
+        }
+    }
+
+    /// The worker.
+    #[must_use]
+    pub fn worker_id(&self) -> &WorkerId {
+        &self.worker_id
+    }
+
+    /// Assigns the task and waits for its result. A worker that loses its connection meanwhile may come back with it.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn compute(&self, data: TaskAssignment, deadline: Instant) -> Result<TaskOutcome, NoAnswer> {
+        let answer = self.registry.expect_outcome(&self.worker_id, self.number);
+        self.send(MinerFrame::TaskAssignment { data }).await?;
+        await_answer(answer, deadline).await
+    }
+
+    /// Asks for proofs and waits for them.
+    ///
+    /// # Errors
+    /// [`NoAnswer`]; [`NoAnswer::Disconnected`] as soon as the worker goes.
+    pub async fn prove(&self, data: ProofQuery, deadline: Instant) -> Result<ProofAnswer, NoAnswer> {
+        let message_id = MessageId::random(&mut OsRng);
+        let answer = self.registry.expect_proof(&self.worker_id, self.number, message_id.clone());
+        self.send(MinerFrame::ProofRequest { message_id, data }).await?;
+        await_answer(answer, deadline).await
+    }
+
+    async fn send(&self, frame: MinerFrame) -> Result<(), NoAnswer> {
+        let outgoing = self.registry.outgoing(&self.worker_id).ok_or(NoAnswer::Disconnected)?;
+        match tokio::time::timeout(HANDOVER_TIMEOUT, outgoing.send(frame)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(NoAnswer::Disconnected),
+            Err(_) => Err(NoAnswer::Stuck),
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.registry.vacate(&self.worker_id, self.number);
+    }
+}
+
+async fn await_answer<T>(answer: oneshot::Receiver<T>, deadline: Instant) -> Result<T, NoAnswer> {
+    match tokio::time::timeout_at(deadline, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err(NoAnswer::Disconnected),
+        Err(_) => Err(NoAnswer::Late),
+    }
+}

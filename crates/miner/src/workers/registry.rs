@@ -1,0 +1,548 @@
+//! The one owner of the workers table.
+//!
+//! Everything that the miner knows about a worker is here: its connection, what it reported, and the task it holds.
+//! Connections register, report and leave; [`dispatch`](super::dispatch) takes seats and waits for answers; the
+//! heartbeat relay and the admin page read snapshots. The lock is never held across an await.
+//!
+//! Two rules keep the table honest. An entry belongs to one connection, its [`Generation`]: only that connection may
+//! change or remove it, so the clean-up of a replaced connection never touches its successor (worker-miner spec 10,
+//! F1). And a task belongs to a worker, not to a connection: it is found again when the worker comes back, and only
+//! the worker that was asked can answer it (F6).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use byteleap_daemon::clock::Clock;
+use byteleap_protocol::{
+    Object,
+    challenge::ChallengeKind,
+    code::CloseCode,
+    frame::{MinerFrame, ProofAnswer, Register, TaskOutcome, TaskResult, WorkerHeartbeat},
+    id::{ChallengeId, MessageId, WorkerId},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Which connection an entry of the table belongs to; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation(u64);
+
+/// The miner's ends of a worker's connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Frames to the worker.
+    pub(super) outgoing: mpsc::Sender<MinerFrame>,
+    /// Asks the connection to close; fires at most once.
+    pub(super) goodbye: oneshot::Sender<CloseCode>,
+}
+
+/// A worker as others may see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerView {
+    /// Identity within this miner.
+    pub worker_id: WorkerId,
+    /// Display name; the identity where the worker gave none.
+    pub name: String,
+    /// Software version of the worker.
+    pub version: String,
+    /// Kinds of challenges it takes, as last reported.
+    pub capabilities: Vec<String>,
+    /// Host data, as last reported.
+    pub system_info: Object,
+    /// When this connection registered, in milliseconds since 1970.
+    pub connected_at_ms: i64,
+    /// When the last heartbeat of this connection came in, in milliseconds since 1970; none before the first.
+    pub last_heartbeat_at_ms: Option<i64>,
+    /// The challenge it works on.
+    pub task: Option<ChallengeId>,
+}
+
+/// The table is full.
+#[derive(Debug, thiserror::Error)]
+#[error("the miner already serves {0} workers (worker_management.max_workers)")]
+pub(super) struct Full(usize);
+
+/// Why a worker cannot be given a task now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such worker is connected.
+    #[error("worker {0} is not connected")]
+    Unknown(WorkerId),
+    /// The worker did not report the capability.
+    #[error("worker {worker_id} does not offer {capability}")]
+    Incapable {
+        /// The worker that was named.
+        worker_id: WorkerId,
+        /// The kind of challenge.
+        capability: ChallengeKind,
+    },
+    /// The named worker, or every capable one, holds a task.
+    #[error("no capable worker is idle")]
+    Busy,
+    /// No worker was named and none offers the capability.
+    #[error("no connected worker offers {0}")]
+    NobodyCapable(ChallengeKind),
+}
+
+/// Whether an answer of a worker found who asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// It was waited for, and now has it.
+    Accepted,
+    /// This worker was not asked for it, or not any more.
+    Unasked,
+}
+
+impl Delivery {
+    /// The receiver is gone only when its deadline has just passed.
+    fn of<T>(sent: Result<(), T>) -> Self {
+        if sent.is_ok() { Self::Accepted } else { Self::Unasked }
+    }
+}
+
+/// A cheap handle on the table.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    table: Arc<Mutex<Table>>,
+    changes: watch::Sender<()>,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug)]
+struct Table {
+    workers: BTreeMap<WorkerId, Entry>,
+    tasks: BTreeMap<WorkerId, Task>,
+    max_workers: usize,
+    last_number: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    generation: Generation,
+    link: Link,
+    name: String,
+    version: String,
+    capabilities: Vec<String>,
+    system_info: Object,
+    connected_at_ms: i64,
+    last_heartbeat_at_ms: Option<i64>,
+    /// On the monotonic clock.
+    last_seen: Duration,
+}
+
+/// The task a worker holds; lives exactly as long as the [`Seat`](super::dispatch::Seat) that put it there.
+#[derive(Debug)]
+struct Task {
+    number: u64,
+    challenge_id: ChallengeId,
+    awaiting: Awaiting,
+}
+
+/// The one answer that is accepted from the worker at the moment.
+#[derive(Debug)]
+enum Awaiting {
+    Nothing,
+    Outcome(oneshot::Sender<TaskOutcome>),
+    Proof { message_id: MessageId, answer: oneshot::Sender<ProofAnswer> },
+}
+
+impl Registry {
+    /// An empty table for at most `max_workers`.
+    #[must_use]
+    pub fn new(max_workers: usize, clock: Arc<dyn Clock>) -> Self {
+        let table = Table { workers: BTreeMap::new(), tasks: BTreeMap::new(), max_workers, last_number: 0 };
+        Self { table: Arc::new(Mutex::new(table)), changes: watch::Sender::new(()), clock }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // A panic cannot leave the table half changed: every change is one insertion or removal.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // --- connections ------------------------------------------------------------------------------------------
+
+    /// Enters a worker. A connection that already holds this identity is told to close; nobody waits for it (F8).
+    pub(super) fn register(&self, register: Register, link: Link) -> Result<Generation, Full> {
+        let mut table = self.table();
+        if !table.workers.contains_key(&register.worker_id) && table.workers.len() >= table.max_workers {
+            return Err(Full(table.max_workers));
+        }
+        let generation = Generation(table.next_number());
+        let worker_id = register.worker_id;
+        let entry = Entry {
+            generation,
+            link,
+            name: register.worker_name.filter(|name| !name.is_empty()).unwrap_or_else(|| worker_id.to_string()),
+            version: register.worker_version,
+            capabilities: register.capabilities,
+            system_info: register.system_info,
+            connected_at_ms: self.clock.unix_ms(),
+            last_heartbeat_at_ms: None,
+            last_seen: self.clock.monotonic(),
+        };
+        if let Some(replaced) = table.workers.insert(worker_id, entry) {
+            // The old connection may be gone already; then there is nobody to tell.
+            let _ = replaced.link.goodbye.send(CloseCode::GoingAway);
+        }
+        drop(table);
+        self.changes.send_replace(());
+        Ok(generation)
+    }
+
+    /// Takes in a heartbeat; absent capabilities leave what is stored (F9). False if the connection no longer owns the
+    /// entry.
+    pub(super) fn heartbeat(&self, worker_id: &WorkerId, generation: Generation, report: WorkerHeartbeat) -> bool {
+        let mut table = self.table();
+        let Some(entry) = table.owned(worker_id, generation) else { return false };
+        entry.system_info = report.system_info;
+        if let Some(capabilities) = report.capabilities {
+            entry.capabilities = capabilities;
+        }
+        entry.last_seen = self.clock.monotonic();
+        entry.last_heartbeat_at_ms = Some(self.clock.unix_ms());
+        drop(table);
+        self.changes.send_replace(());
+        true
+    }
+
+    /// Removes the entry of an ended connection, if it is still its own. A proof that was asked for on this
+    /// connection will not come any more; a computation goes on at the worker, so its result is still waited for.
+    pub(super) fn leave(&self, worker_id: &WorkerId, generation: Generation) {
+        let mut table = self.table();
+        if table.owned(worker_id, generation).is_some() {
+            table.workers.remove(worker_id);
+            table.abandon_proof(worker_id);
+            drop(table);
+            self.changes.send_replace(());
+        }
+    }
+
+    /// Removes every worker that has been silent for longer than `timeout` and tells its connection to close.
+    /// Silence is measured on the monotonic clock (F49), and all of them are told at once (F8).
+    fn remove_silent(&self, timeout: Duration) -> Vec<WorkerId> {
+        let now = self.clock.monotonic();
+        let mut table = self.table();
+        let silent: Vec<_> = table
+            .workers
+            .iter()
+            .filter(|(_, entry)| now.saturating_sub(entry.last_seen) > timeout)
+            .map(|(worker_id, _)| worker_id.clone())
+            .collect();
+        for worker_id in &silent {
+            if let Some(entry) = table.workers.remove(worker_id) {
+                let _ = entry.link.goodbye.send(CloseCode::HeartbeatTimeout);
+            }
+            table.abandon_proof(worker_id);
+        }
+        drop(table);
+        if !silent.is_empty() {
+            self.changes.send_replace(());
+        }
+        silent
+    }
+
+    /// Removes silent workers, looking every `pause`, until `stop`.
+    pub(crate) async fn guard_against_silence(&self, timeout: Duration, pause: Duration, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            for worker_id in self.remove_silent(timeout) {
+                tracing::warn!(%worker_id, "worker removed: no heartbeat in time");
+            }
+        }
+    }
+
+    /// Hands a result to the task it belongs to, if this worker holds it.
+    pub(super) fn deliver_result(&self, worker_id: &WorkerId, result: TaskResult) -> Delivery {
+        let mut table = self.table();
+        let Some(task) = table.tasks.get_mut(worker_id) else { return Delivery::Unasked };
+        if task.challenge_id != result.task_id {
+            return Delivery::Unasked;
+        }
+        match std::mem::replace(&mut task.awaiting, Awaiting::Nothing) {
+            Awaiting::Outcome(answer) => Delivery::of(answer.send(result.data)),
+            other => {
+                task.awaiting = other;
+                Delivery::Unasked
+            }
+        }
+    }
+
+    /// Hands a proof to whoever asked this worker for it under the same `message_id`.
+    pub(super) fn deliver_proof(&self, worker_id: &WorkerId, asked: &MessageId, proof: ProofAnswer) -> Delivery {
+        let mut table = self.table();
+        let Some(task) = table.tasks.get_mut(worker_id) else { return Delivery::Unasked };
+        match std::mem::replace(&mut task.awaiting, Awaiting::Nothing) {
+            Awaiting::Proof { message_id, answer } if message_id == *asked => Delivery::of(answer.send(proof)),
+            other => {
+                task.awaiting = other;
+                Delivery::Unasked
+            }
+        }
+    }
+
+    // --- tasks ------------------------------------------------------------------------------------------------
+
+    /// Marks a worker busy with a challenge: the named one, else the idle capable one that registered first.
+    /// Returns the worker and the number under which the task is known.
+    pub(super) fn occupy(
+        &self,
+        target: Option<&WorkerId>,
+        capability: ChallengeKind,
+        challenge_id: &ChallengeId,
+    ) -> Result<(WorkerId, u64), Refusal> {
+        let mut table = self.table();
+        let worker_id = table.choose(target, capability)?;
+        let number = table.next_number();
+        let task = Task { number, challenge_id: challenge_id.clone(), awaiting: Awaiting::Nothing };
+        table.tasks.insert(worker_id.clone(), task);
+        drop(table);
+        self.changes.send_replace(());
+        Ok((worker_id, number))
+    }
+
+    /// Frees the worker again.
+    pub(super) fn vacate(&self, worker_id: &WorkerId, number: u64) {
+        let mut table = self.table();
+        if table.tasks.get(worker_id).is_some_and(|task| task.number == number) {
+            table.tasks.remove(worker_id);
+            drop(table);
+            self.changes.send_replace(());
+        }
+    }
+
+    /// From now on the outcome of the task is accepted from the worker that holds it.
+    pub(super) fn expect_outcome(&self, worker_id: &WorkerId, number: u64) -> oneshot::Receiver<TaskOutcome> {
+        let (answer, receiver) = oneshot::channel();
+        self.expect(worker_id, number, Awaiting::Outcome(answer));
+        receiver
+    }
+
+    /// From now on the proof `message_id` is accepted from the worker that holds the task.
+    pub(super) fn expect_proof(
+        &self,
+        worker_id: &WorkerId,
+        number: u64,
+        message_id: MessageId,
+    ) -> oneshot::Receiver<ProofAnswer> {
+        let (answer, receiver) = oneshot::channel();
+        self.expect(worker_id, number, Awaiting::Proof { message_id, answer });
+        receiver
+    }
+
+    fn expect(&self, worker_id: &WorkerId, number: u64, awaiting: Awaiting) {
+        if let Some(task) = self.table().tasks.get_mut(worker_id).filter(|task| task.number == number) {
+            task.awaiting = awaiting;
+        }
+    }
+
+    /// Where frames to this worker go; none if it is not connected.
+    pub(super) fn outgoing(&self, worker_id: &WorkerId) -> Option<mpsc::Sender<MinerFrame>> {
+        self.table().workers.get(worker_id).map(|entry| entry.link.outgoing.clone())
+    }
+
+    // --- views ------------------------------------------------------------------------------------------------
+
+    /// How many connected workers hold no task.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        let table = self.table();
+        table.workers.keys().filter(|worker_id| !table.tasks.contains_key(*worker_id)).count()
+    }
+
+    /// Every connected worker, by identity.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<WorkerView> {
+        let table = self.table();
+        table
+            .workers
+            .iter()
+            .map(|(worker_id, entry)| WorkerView {
+                worker_id: worker_id.clone(),
+                name: entry.name.clone(),
+                version: entry.version.clone(),
+                capabilities: entry.capabilities.clone(),
+                system_info: entry.system_info.clone(),
+                connected_at_ms: entry.connected_at_ms,
+                last_heartbeat_at_ms: entry.last_heartbeat_at_ms,
+                task: table.tasks.get(worker_id).map(|task| task.challenge_id.clone()),
+            })
+            .collect()
+    }
+
+    /// Wakes on every change of the table: a worker came, reported, went, was given or finished a task.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+}
+
+impl Table {
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn owned(&mut self, worker_id: &WorkerId, generation: Generation) -> Option<&mut Entry> {
+        self.workers.get_mut(worker_id).filter(|entry| entry.generation == generation)
+    }
+
+    /// Drops the waiter of a proof, which it takes for "will not come".
+    fn abandon_proof(&mut self, worker_id: &WorkerId) {
+        if let Some(task) = self.tasks.get_mut(worker_id)
+            && matches!(task.awaiting, Awaiting::Proof { .. })
+        {
+            task.awaiting = Awaiting::Nothing;
+        }
+    }
+
+    fn choose(&self, target: Option<&WorkerId>, capability: ChallengeKind) -> Result<WorkerId, Refusal> {
+        let offers = |entry: &Entry| entry.capabilities.iter().any(|offered| offered == capability.as_str());
+        if let Some(worker_id) = target {
+            let entry = self.workers.get(worker_id).ok_or_else(|| Refusal::Unknown(worker_id.clone()))?;
+            if !offers(entry) {
+                return Err(Refusal::Incapable { worker_id: worker_id.clone(), capability });
+            }
+            return if self.tasks.contains_key(worker_id) { Err(Refusal::Busy) } else { Ok(worker_id.clone()) };
+        }
+        let mut capable = self.workers.iter().filter(|(_, entry)| offers(entry)).peekable();
+        if capable.peek().is_none() {
+            return Err(Refusal::NobodyCapable(capability));
+        }
+        capable
+            .filter(|(worker_id, _)| !self.tasks.contains_key(*worker_id))
+            .min_by_key(|(_, entry)| entry.generation.0)
+            .map(|(worker_id, _)| worker_id.clone())
+            .ok_or(Refusal::Busy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use byteleap_daemon::clock::ManualClock;
+
+    use super::*;
+
+    struct World {
+        registry: Registry,
+        clock: Arc<ManualClock>,
+    }
+
+    /// The worker's ends of a connection.
+    struct Ends {
+        _frames: mpsc::Receiver<MinerFrame>,
+        goodbye: oneshot::Receiver<CloseCode>,
+        generation: Generation,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let clock = Arc::new(ManualClock::new(1_760_000_000_000));
+            Self { registry: Registry::new(2, Arc::clone(&clock) as Arc<dyn Clock>), clock }
+        }
+
+        fn register(&self, worker: &str) -> Result<Ends, Full> {
+            let (outgoing, _frames) = mpsc::channel(1);
+            let (goodbye, asked_to_close) = oneshot::channel();
+            let register = Register {
+                worker_id: id(worker),
+                worker_name: None,
+                worker_version: "1".to_owned(),
+                capabilities: vec!["cpu_matrix".to_owned()],
+                system_info: Object::new(),
+            };
+            let generation = self.registry.register(register, Link { outgoing, goodbye })?;
+            Ok(Ends { _frames, goodbye: asked_to_close, generation })
+        }
+
+        fn occupy(&self, target: Option<&str>) -> Result<(WorkerId, u64), Refusal> {
+            let challenge_id = ChallengeId::new("c1").expect("an id");
+            self.registry.occupy(target.map(id).as_ref(), ChallengeKind::CpuMatrix, &challenge_id)
+        }
+    }
+
+    fn id(worker: &str) -> WorkerId {
+        WorkerId::new(worker).expect("an id")
+    }
+
+    #[test]
+    fn only_the_connection_that_owns_an_entry_changes_or_removes_it() {
+        let world = World::new();
+        let mut old = world.register("w1").expect("registered");
+        let new = world.register("w1").expect("registered");
+        assert_eq!(old.goodbye.try_recv(), Ok(CloseCode::GoingAway));
+        let report = || WorkerHeartbeat::default();
+        assert!(!world.registry.heartbeat(&id("w1"), old.generation, report()));
+        world.registry.leave(&id("w1"), old.generation);
+        assert!(world.registry.heartbeat(&id("w1"), new.generation, report()));
+        world.registry.leave(&id("w1"), new.generation);
+        assert!(world.registry.snapshot().is_empty());
+    }
+
+    #[test]
+    fn silence_is_measured_whatever_the_wall_clock_does() {
+        let world = World::new();
+        let timeout = Duration::from_secs(90);
+        let mut silent = world.register("w1").expect("registered");
+        let alive = world.register("w2").expect("registered");
+        world.clock.set_unix_ms(0);
+        world.clock.advance(timeout);
+        assert_eq!(world.registry.remove_silent(timeout), []);
+        assert!(world.registry.heartbeat(&id("w2"), alive.generation, WorkerHeartbeat::default()));
+        world.clock.advance(Duration::from_millis(1));
+        assert_eq!(world.registry.remove_silent(timeout), [id("w1")]);
+        assert_eq!(silent.goodbye.try_recv(), Ok(CloseCode::HeartbeatTimeout));
+    }
+
+    #[test]
+    fn a_task_is_placed_by_target_capability_and_idleness() {
+        let world = World::new();
+        assert_eq!(world.occupy(None), Err(Refusal::NobodyCapable(ChallengeKind::CpuMatrix)));
+        assert_eq!(world.occupy(Some("w2")), Err(Refusal::Unknown(id("w2"))));
+        let _second = world.register("w2").expect("registered");
+        let _first = world.register("w1").expect("registered");
+        assert_eq!(world.occupy(None).map(|(worker, _)| worker), Ok(id("w2")));
+        assert_eq!(world.occupy(Some("w2")), Err(Refusal::Busy));
+        let (worker, number) = world.occupy(None).expect("w1 is idle");
+        assert_eq!((worker, world.registry.idle()), (id("w1"), 0));
+        assert_eq!(world.occupy(None), Err(Refusal::Busy));
+        world.registry.vacate(&id("w1"), number);
+        assert_eq!(world.registry.idle(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_comes_back_is_still_busy_and_its_proof_is_no_longer_awaited() {
+        let world = World::new();
+        let before = world.register("w1").expect("registered");
+        let (worker, number) = world.occupy(Some("w1")).expect("idle");
+        let mut proof = world.registry.expect_proof(&worker, number, MessageId::new("m1").expect("an id"));
+        world.registry.leave(&worker, before.generation);
+        assert_eq!(proof.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        let _after = world.register("w1").expect("registered");
+        assert_eq!(world.occupy(Some("w1")), Err(Refusal::Busy));
+    }
+
+    #[test]
+    fn the_table_has_a_cap_that_a_known_worker_does_not_meet() {
+        let world = World::new();
+        let _ends = [world.register("w1"), world.register("w2")];
+        assert!(world.register("w3").is_err());
+        assert!(world.register("w2").is_ok());
+    }
+
+    #[test]
+    fn changes_of_the_table_wake_whoever_waits() {
+        let world = World::new();
+        let mut changes = world.registry.changes();
+        let ends = world.register("w1").expect("registered");
+        assert!(changes.has_changed().expect("a registry"));
+        changes.mark_unchanged();
+        world.registry.leave(&id("w1"), ends.generation);
+        assert!(changes.has_changed().expect("a registry"));
+    }
+}
