@@ -105,3 +105,36 @@ impl MetagraphCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use byteleap_chain::FixedChain;
+    use byteleap_daemon::clock::ManualClock;
+
+    use super::*;
+
+    const MINER: Hotkey = Hotkey([1; 32]);
+
+    #[tokio::test]
+    async fn nobody_is_a_member_before_the_first_snapshot_or_after_deregistration() {
+        let chain = Arc::new(FixedChain::of(128, &[MINER]));
+        let cache = MetagraphCache::new(chain.clone(), 128, Arc::new(ManualClock::new(0)));
+        let members = cache.members();
+        assert!(!members.contains(&MINER));
+        cache.refresh().await.unwrap();
+        assert_eq!(members.uid(&MINER), Some(0));
+        chain.change_metagraph(|metagraph| metagraph.neurons[0].hotkey = Hotkey([2; 32]));
+        cache.refresh().await.unwrap();
+        assert!(!members.contains(&MINER));
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_chain_leaves_the_last_snapshot() {
+        let chain = Arc::new(FixedChain::of(128, &[MINER]));
+        let cache = MetagraphCache::new(chain.clone(), 128, Arc::new(ManualClock::new(0)));
+        cache.refresh().await.unwrap();
+        chain.change_metagraph(|metagraph| metagraph.netuid = 1);
+        cache.refresh().await.unwrap_err();
+        assert!(cache.members().contains(&MINER));
+    }
+}

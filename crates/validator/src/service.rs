@@ -246,3 +246,91 @@ async fn endless(part: impl Future<Output = ()>) -> Result<(), Infallible> {
     part.await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use byteleap_chain::FixedChain;
+    use byteleap_daemon::admin::get;
+    use byteleap_daemon::clock::SystemClock;
+    use byteleap_daemon::config::{Config, Sources};
+    use byteleap_daemon::tasks::Signals;
+    use byteleap_protocol::hotkey::Keypair;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::KEYS;
+
+    const NETUID: u16 = 128;
+
+    fn settings(folder: &std::path::Path) -> Settings {
+        let arguments = [
+            "netuid=128".to_owned(),
+            "wallet.name=validator".to_owned(),
+            "wallet.hotkey=default".to_owned(),
+            "axon.host=127.0.0.1".to_owned(),
+            "port=0".to_owned(),
+            "http.listen=127.0.0.1:0".to_owned(),
+            format!("database.url=sqlite:///{}", folder.join("validator.db").display()),
+        ];
+        let sources = Sources { arguments: arguments.to_vec(), ..Sources::default() };
+        Settings::read(&Config::load(KEYS, &sources).unwrap()).unwrap()
+    }
+
+    fn world(chain: FixedChain, signer: Keypair) -> World {
+        World {
+            chain: Arc::new(chain),
+            signer: Arc::new(signer),
+            clock: Arc::new(SystemClock::new()),
+            metrics: PrometheusBuilder::new().build_recorder().handle(),
+        }
+    }
+
+    #[tokio::test]
+    async fn it_starts_shows_itself_takes_leases_and_drains() {
+        let (folder, signer, tasks) = (tempfile::tempdir().unwrap(), Keypair::from_seed(&[5; 32]), Tasks::new());
+        let chain = FixedChain::of(NETUID, &[signer.hotkey()]);
+        let addresses = start(&settings(folder.path()), world(chain, signer.clone()), &tasks).await.unwrap();
+
+        let lease = json!({ "hotkey": Hotkey([7; 32]), "worker_id": "w", "score": -2.5 });
+        let leases = format!("http://{}/leases", addresses.admin);
+        let post = async |body: String| {
+            let request = reqwest::Client::new().post(&leases).header("content-type", "application/json").body(body);
+            request.send().await.unwrap().status().as_u16()
+        };
+        assert_eq!(post(lease.to_string()).await, 200);
+        for refused in
+            [r#"{"hotkey":"5x","worker_id":"w","score":1}"#.to_owned(), lease.to_string().replace("-2.5", "NaN")]
+        {
+            assert!((400..500).contains(&post(refused).await));
+        }
+        let status = get(addresses.admin, "/status").await.unwrap();
+        assert_eq!((&status["uid"], &status["metagraph"]["neurons"]), (&json!(0), &json!(1)));
+
+        let (raise, signals) = Signals::manual();
+        raise.send("SIGTERM").await.unwrap();
+        tasks.run(signals, DRAIN_DEADLINE).await.unwrap();
+        let store = Store::open(&settings(folder.path()).database).await.unwrap();
+        assert_eq!(store.leases().await.unwrap()[0].score, 0.0, "a negative score counts as none");
+    }
+
+    #[tokio::test]
+    async fn an_unregistered_hotkey_is_told_what_to_do() {
+        let (folder, signer) = (tempfile::tempdir().unwrap(), Keypair::from_seed(&[5; 32]));
+        let chain = FixedChain::of(NETUID, &[Hotkey([1; 32])]);
+        let error = start(&settings(folder.path()), world(chain, signer), &Tasks::new()).await.unwrap_err();
+        assert!(error.to_string().contains("btcli subnet register --netuid 128"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_nobody_can_dial_is_not_published() {
+        let signer = Arc::new(Keypair::from_seed(&[5; 32]));
+        let chain = Arc::new(FixedChain::of(NETUID, &[signer.hotkey()]));
+        for (ip, published) in [(None, None), (Some("127.0.0.1"), None), (Some("192.0.2.1"), Some("192.0.2.1:9091"))] {
+            let ip = ip.map(|ip| ip.parse().unwrap());
+            publish_axon(chain.clone(), NETUID, ip, 9091, signer.clone(), CancellationToken::new()).await;
+            let metagraph = chain.metagraph(NETUID).await.unwrap();
+            assert_eq!(metagraph.neurons[0].axon, published.map(|address: &str| address.parse().unwrap()));
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use byteleap_chain::{Metagraph, Neuron};
+use byteleap_chain::{Chain, FixedChain};
 use byteleap_compute::challenge::CpuChallenge;
 use byteleap_compute::cpu::compute;
 use byteleap_daemon::clock::{Clock, ManualClock};
@@ -62,32 +62,16 @@ fn rules() -> Rules {
     }
 }
 
-fn members(hotkeys: &[Hotkey]) -> Members {
-    let neurons = hotkeys.iter().enumerate().map(|(uid, hotkey)| Neuron {
-        uid: uid as u16,
-        hotkey: *hotkey,
-        coldkey: [0; 32],
-        axon: None,
-        axon_version: 0,
-        alpha_stake: 0,
-        total_stake: 0,
-        validator_permit: false,
-        active: true,
-        last_update: 0,
-        registered_at: 0,
-    });
-    Members::fixed(Metagraph { netuid: 128, block: 1, owner_hotkey: Hotkey([9; 32]), neurons: neurons.collect() })
-}
-
 impl World {
     async fn new(rules: Rules) -> Self {
         let (store, folder) = testing::store().await;
         let clock = Arc::new(ManualClock::new(START_MS));
+        let metagraph = FixedChain::of(128, &[MINER, STRANGER]).metagraph(128).await.unwrap();
         let (rules, proof_arrived) = (Arc::new(rules), Arc::new(Notify::new()));
         let shared: Arc<dyn Clock> = clock.clone();
         Self {
             desk: Desk::new(store.clone(), Arc::clone(&rules), Arc::clone(&shared), Arc::clone(&proof_arrived)),
-            scheduler: Scheduler::new(store.clone(), rules, members(&[MINER, STRANGER]), Arc::clone(&shared)),
+            scheduler: Scheduler::new(store.clone(), rules, Members::fixed(metagraph), Arc::clone(&shared)),
             verifier: Verifier::new(
                 store.clone(),
                 shared,
