@@ -178,3 +178,68 @@ fn read_submission(row: &SqliteRow) -> Result<Submission, sqlx::Error> {
         weights,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The columns that the reads above touch.
+    const TABLES: &str = "
+        CREATE TABLE workers (last_heartbeat_at INTEGER);
+        CREATE TABLE challenges (uuid TEXT, status TEXT, created_at INTEGER, sent_at INTEGER, committed_at INTEGER,
+                                 proof_at INTEGER, finished_at INTEGER);
+        CREATE TABLE scoring_rounds (id INTEGER, at INTEGER);
+        CREATE TABLE weight_submissions (id INTEGER, round INTEGER, at INTEGER, block INTEGER, uids TEXT,
+                                         \"values\" TEXT, extrinsic TEXT, status TEXT, confirmed_block INTEGER);";
+
+    const ROWS: &str = "
+        INSERT INTO workers VALUES (50), (150);
+        INSERT INTO challenges VALUES ('old', 'verified', 90, 91, 92, 93, 94), ('good', 'verified', 110, 111, 112, 113, 114),
+                                      ('bad', 'failed', 110, 111, NULL, NULL, 120), ('new', 'created', 130, NULL, NULL, NULL, NULL);
+        INSERT INTO scoring_rounds VALUES (1, 105), (2, 115);
+        INSERT INTO weight_submissions VALUES (1, 1, 106, 7, '[1]', '[1]', '0xaa', 'included', 8),
+                                              (2, 2, 116, 9, '[2,1]', '[5,65535]', '0xbb', 'included', NULL),
+                                              (3, 2, 117, 10, '[1]', '[9]', '0xcc', 'rejected', NULL);";
+
+    async fn record(folder: &Path, statements: &'static str) -> Record {
+        let path = folder.join("validator.db");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::raw_sql(statements).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        Record::at(&path)
+    }
+
+    #[tokio::test]
+    async fn only_what_happened_since_the_start_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        record(folder.path(), TABLES).await;
+        let facts = record(folder.path(), ROWS).await.since(100).await.unwrap();
+        let expected = Facts {
+            workers_heard: 1,
+            created: 3,
+            sent: 2,
+            committed: 1,
+            proved: 1,
+            failed: 1,
+            voided: 0,
+            verified: vec![Verified { challenge_id: "good".into(), finished_at_ms: 114 }],
+            rounds_after_verdict: 1,
+            submission: Some(Submission {
+                round_at_ms: 115,
+                block: 9,
+                extrinsic: "0xbb".into(),
+                weights: vec![(1, 65535), (2, 5)],
+            }),
+        };
+        assert_eq!(facts, expected);
+    }
+
+    #[tokio::test]
+    async fn a_validator_that_has_just_started_has_written_nothing_yet() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Record::at(&folder.path().join("none.db")).since(0).await.unwrap(), Facts::default());
+        let record = record(folder.path(), "CREATE TABLE miners (hotkey TEXT)").await;
+        assert_eq!(record.since(0).await.unwrap(), Facts::default());
+    }
+}

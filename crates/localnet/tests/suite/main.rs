@@ -1,3 +1,6 @@
 //! Tests that need more than one crate: the scripts that a newcomer starts with, and the whole network on this machine.
 
+#![cfg(test)]
+
+mod network;
 mod setup_script;

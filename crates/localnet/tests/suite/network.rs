@@ -1,0 +1,135 @@
+//! The network as a whole, with stand-ins for the daemons: how it starts, goes wrong and ends.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use byteleap_localnet::{Display, Network, NetworkError, Options, binaries::Binaries, progress::Stage, status};
+
+/// A folder for one network, with stand-ins for the daemons: each runs a line of shell.
+struct StandIns {
+    folder: tempfile::TempDir,
+}
+
+impl StandIns {
+    fn new(validator: &str, others: &str) -> Self {
+        let stand_ins = Self { folder: tempfile::tempdir().unwrap() };
+        fs::create_dir(stand_ins.binaries()).unwrap();
+        for (daemon, script) in
+            [("byteleap-validator", validator), ("byteleap-miner", others), ("byteleap-worker", others)]
+        {
+            let path = stand_ins.binaries().join(daemon);
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        stand_ins
+    }
+
+    fn binaries(&self) -> PathBuf {
+        self.folder.path().join("bin")
+    }
+
+    fn options(&self) -> Options {
+        Options { directory: self.folder.path().join("net"), miners: 2, workers: 3, ..Options::default() }
+    }
+
+    async fn start(&self) -> Network {
+        Network::start(&self.options(), &Binaries::in_folder(&self.binaries()).unwrap()).await.unwrap()
+    }
+}
+
+/// A daemon that does nothing until it is asked to stop.
+const IDLE: &str = "exec sleep 1000";
+
+/// Whether a process still runs; one that is dead but not yet collected does not.
+fn runs(id: u32) -> bool {
+    fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+}
+
+fn ids(network: &Network) -> Vec<u32> {
+    network.daemon_ids().into_iter().map(|(_, id)| id).collect()
+}
+
+#[tokio::test]
+async fn every_daemon_gets_its_configuration_and_is_listed() {
+    let stand_ins = StandIns::new(IDLE, IDLE);
+    let network = stand_ins.start().await;
+    let plan = status::running(&stand_ins.options().directory).unwrap().unwrap();
+    let names: Vec<&str> = plan.daemons.iter().map(|daemon| daemon.name.as_str()).collect();
+    assert_eq!(names, ["validator", "miner-1", "miner-2", "worker-1", "worker-2", "worker-3"]);
+    let miners: Vec<_> = plan.daemons.iter().filter_map(|daemon| daemon.miner.as_deref()).collect();
+    assert_eq!(miners, ["miner-1", "miner-2", "miner-1"], "workers are dealt to the miners in turn");
+    for name in names {
+        let config = network.directory().join(name).join("config.yaml");
+        let config: serde_yaml::Value = serde_yaml::from_str(&fs::read_to_string(config).unwrap()).unwrap();
+        assert!(config["http"]["listen"].is_string(), "{name}");
+    }
+    network.stop().await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_ends_ends_the_wait_with_its_last_words_and_leaves_no_orphans() {
+    let stand_ins = StandIns::new("echo 'error: no such wallet' >&2; exit 2", IDLE);
+    let mut network = stand_ins.start().await;
+    let daemons = ids(&network);
+    let error = network.until_weights(Duration::from_secs(60), &mut Display::silent()).await.unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, NetworkError::Child(_)), "{text}");
+    assert!(text.contains("validator ended with exit status: 2") && text.contains("no such wallet"), "{text}");
+    network.stop().await;
+    assert!(daemons.into_iter().all(|id| !runs(id)));
+}
+
+#[tokio::test]
+async fn a_network_that_does_nothing_times_out_and_names_the_first_missing_stage() {
+    let stand_ins = StandIns::new(IDLE, IDLE);
+    let mut network = stand_ins.start().await;
+    let error = network.until_weights(Duration::ZERO, &mut Display::silent()).await.unwrap_err();
+    assert!(matches!(error, NetworkError::TimedOut { missing: Stage::Heartbeat, .. }), "{error}");
+    assert!(error.to_string().contains(&*network.directory().join("logs").to_string_lossy()), "{error}");
+    network.stop().await;
+}
+
+#[tokio::test]
+async fn a_dropped_network_leaves_no_orphans() {
+    let stand_ins = StandIns::new(IDLE, IDLE);
+    let network = stand_ins.start().await;
+    let daemons = ids(&network);
+    assert_eq!(daemons.len(), 6);
+    drop(network);
+    while daemons.iter().any(|id| runs(*id)) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_missing_daemon_is_an_error_of_the_command_that_names_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    // The command looks for the daemons beside itself: a copy of it stands alone.
+    let alone = folder.path().join("byteleap-localnet");
+    fs::copy(env!("CARGO_BIN_EXE_byteleap-localnet"), &alone).unwrap();
+    let output = command(&alone, folder.path(), &["up", "--until-weights"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        errors.contains("byteleap-validator is missing") && errors.contains("cargo build --workspace --bins"),
+        "{errors}"
+    );
+}
+
+#[tokio::test]
+async fn the_status_of_no_network_is_json_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = command(Path::new(env!("CARGO_BIN_EXE_byteleap-localnet")), folder.path(), &["status"]);
+    assert!(output.status.success());
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(status["running"], false);
+}
+
+fn command(binary: &Path, folder: &Path, arguments: &[&str]) -> std::process::Output {
+    std::process::Command::new(binary).current_dir(folder).args(arguments).output().unwrap()
+}
