@@ -1,0 +1,77 @@
+//! The program as an operator meets it.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::miner::{Miner, WorkerEnd, soon};
+
+fn worker(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_byteleap-worker"));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).args(arguments);
+    command.args(["--set", "http.listen=127.0.0.1:0"]);
+    command.arg("--set").arg(format!("state_dir={}", folder.display()));
+    command.arg("--set").arg(format!("logging.filepath={}", folder.join("worker.log").display()));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+async fn output(mut command: Command) -> Output {
+    soon(tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap()
+}
+
+fn terminate(child: &Child) {
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+}
+
+#[tokio::test]
+async fn the_worker_joins_computes_and_leaves_with_1000_and_status_0_on_sigterm() {
+    let folder = tempfile::tempdir().unwrap();
+    let miner = Miner::start().await;
+    let child = worker(folder.path(), &["--set", &format!("miner_url={}", miner.url())]).spawn().unwrap();
+    let (mut connection, register) = miner.connection().await;
+    assert_eq!(register.worker_version, env!("CARGO_PKG_VERSION"));
+    assert!(register.system_info["cpu_count"].as_u64().unwrap() > 0);
+    let kept = std::fs::read_to_string(folder.path().join("worker_id")).unwrap();
+    assert_eq!(register.worker_id.as_str(), kept.trim());
+    connection.acknowledge().await;
+    connection.assign_cpu("c1").await;
+    assert!(connection.result().await.data.success);
+    terminate(&child);
+    assert_eq!(connection.end().await, WorkerEnd::Closed(1000));
+    let output = soon(tokio::task::spawn_blocking(move || child.wait_with_output())).await.unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let log = std::fs::read_to_string(folder.path().join("worker.log")).unwrap();
+    assert!(log.contains("challenge computed"), "{log}");
+}
+
+#[tokio::test]
+async fn a_wrong_miner_url_ends_with_status_2_and_the_url_to_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = output(worker(folder.path(), &["--set", "miner_url=203.0.113.7"])).await;
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("write ws://203.0.113.7:7799"), "{told}");
+}
+
+#[tokio::test]
+async fn check_tells_whether_a_miner_answers_and_keeps_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let miner = Miner::start().await;
+    let url = format!("miner_url={}", miner.url());
+    drop(miner);
+    let output = output(worker(folder.path(), &["check", "--set", &url])).await;
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("worker_management.port"), "{told}");
+    assert!(!folder.path().join("worker_id").exists());
+}
+
+#[tokio::test]
+async fn status_of_a_worker_that_does_not_run_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = output(worker(folder.path(), &["status"])).await;
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("is the daemon running"), "{told}");
+}
