@@ -2,7 +2,7 @@
 //!
 //! Every intermediate number stays in the result, so that the round is its own explanation.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use byteleap_protocol::{
     hotkey::Hotkey,
@@ -55,6 +55,41 @@ pub enum Outcome {
     Uniform,
     /// Nobody scored: everything goes to the burn uid; no miner has a weight.
     Burn,
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 4] = [Self::Scored, Self::Skipped, Self::Uniform, Self::Burn];
+
+    /// Its text, as stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scored => "scored",
+            Self::Skipped => "skipped",
+            Self::Uniform => "uniform",
+            Self::Burn => "burn",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A text that is no [`Outcome`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an outcome of a round")]
+pub struct UnknownOutcome;
+
+impl FromStr for Outcome {
+    type Err = UnknownOutcome;
+
+    fn from_str(text: &str) -> Result<Self, UnknownOutcome> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == text).ok_or(UnknownOutcome)
+    }
 }
 
 /// A worker's place among the ranked.

@@ -12,10 +12,13 @@ use byteleap_daemon::clock::{Clock, SystemClock};
 use byteleap_daemon::config::Config;
 use byteleap_daemon::logging;
 use byteleap_daemon::tasks::{self, Signals, Tasks};
-use byteleap_protocol::hotkey::Signer;
+use byteleap_protocol::hotkey::{Hotkey, Signer};
 use byteleap_validator::config::{KEYS, Settings, advice};
+use byteleap_validator::score;
 use byteleap_validator::service::{self, DRAIN_DEADLINE, World};
 use byteleap_validator::store::Store;
+use byteleap_validator::weights::report::WeightsCommand;
+use byteleap_validator::weights::{self, Submitter};
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
 
@@ -39,6 +42,17 @@ enum Command {
     /// Bring the database's tables up to date, or show whether they are.
     #[command(subcommand)]
     Migrate(MigrateCommand),
+    /// Look at the weights, or set them.
+    #[command(subcommand)]
+    Weights(WeightsCommand),
+    /// Tell how the last round scored a miner, and why a number is zero.
+    Explain {
+        /// The miner's hotkey (SS58).
+        hotkey: Hotkey,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -65,6 +79,8 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Common(CommonCommand::Check) => cli::block_on(check(settings, advice(&config))),
         Command::Common(CommonCommand::Run) => run(&arguments.common, &config, settings),
         Command::Migrate(command) => cli::block_on(migrate(settings, command)),
+        Command::Weights(command) => cli::block_on(weights(settings, command)),
+        Command::Explain { hotkey, json } => cli::block_on(explain(settings, hotkey, json)),
     }
 }
 
@@ -174,6 +190,35 @@ async fn migrate(settings: Settings, command: MigrateCommand) -> Result<(), Fail
     }
     store.close().await;
     Ok(())
+}
+
+async fn weights(settings: Settings, command: WeightsCommand) -> Result<(), Failure> {
+    let submitter = Submitter {
+        store: Store::open(&settings.database).await?,
+        chain: chain(&settings)?,
+        signer: Arc::new(wallet(&settings)?.keypair),
+        clock: Arc::new(SystemClock::new()),
+        netuid: settings.netuid,
+        settings: settings.weights,
+    };
+    let text = weights::report::command(&submitter, command).await?;
+    submitter.store.close().await;
+    Ok(write!(io::stdout(), "{text}")?)
+}
+
+async fn explain(settings: Settings, hotkey: Hotkey, json: bool) -> Result<(), Failure> {
+    let store = Store::open(&settings.database).await?;
+    let explanation = score::explain::explain(&store, hotkey).await?;
+    store.close().await;
+    let Some(explanation) = explanation else {
+        return Err(Failure::runtime("no scoring round yet: the validator makes one when it starts".to_owned()));
+    };
+    let mut out = io::stdout();
+    if json {
+        Ok(writeln!(out, "{}", serde_json::to_string_pretty(&explanation)?)?)
+    } else {
+        Ok(write!(out, "{explanation}")?)
+    }
 }
 
 fn chain(settings: &Settings) -> Result<Arc<dyn Chain>, Failure> {

@@ -23,7 +23,9 @@ use crate::challenge::verify::Verifier;
 use crate::config::Settings;
 use crate::desk::Desk;
 use crate::metagraph::{Members, MetagraphCache};
+use crate::score::{self, Scorer};
 use crate::store::{Store, StoreError};
+use crate::weights::{self, Submitter};
 
 /// How long the process may take from a signal to its end.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
@@ -140,6 +142,24 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     tasks.service("health", |stop| endless(health.run(stop)));
     tasks.service("scheduler", |stop| endless(schedule(scheduler, stop)));
     tasks.restarting("verifier", RESTART_PAUSE, move |stop| verifier.clone().run(stop));
+    let (netuid, scoring_interval) = (settings.netuid, settings.scoring_interval);
+    let scorer = Scorer {
+        store: store.clone(),
+        chain: Arc::clone(&chain),
+        netuid,
+        clock: Arc::clone(&clock),
+        rules: settings.scoring.clone(),
+    };
+    let submitter = Submitter {
+        store: store.clone(),
+        chain,
+        signer,
+        clock: Arc::clone(&clock),
+        netuid,
+        settings: settings.weights.clone(),
+    };
+    tasks.service("scoring", |stop| endless(score::run(scorer, scoring_interval, stop)));
+    tasks.service("weights", |stop| endless(weights::run(submitter, stop)));
     let page = StatusPage { store, members, clock, own, uid, netuid: settings.netuid };
     let addresses = Addresses { admin: admin.address() };
     let pages = admin::pages(page, readiness, metrics, addresses.admin);

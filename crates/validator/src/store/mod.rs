@@ -5,7 +5,8 @@
 //! Only two statements know the engine: [`Engine::begin`] and [`Engine::connection_setup`].
 //!
 //! The files follow a challenge: [`heartbeat`] (who is there), [`gpu`] (with which cards), [`presence`] (since when),
-//! [`lease`] (rented or not), [`challenge`] (asked, answered, judged). [`migrate`] makes the tables they use.
+//! [`lease`] (rented or not), [`challenge`] (asked, answered, judged), [`round`] (scored), [`submission`] (paid).
+//! [`migrate`] makes the tables they use.
 //!
 //! SQLite has one writing connection and a few reading ones over a write-ahead log; with PostgreSQL both are one pool.
 //! A transaction that returned `Ok` from its commit is on disk (`synchronous = FULL`), so callers acknowledge after it.
@@ -16,6 +17,8 @@ pub mod heartbeat;
 pub mod lease;
 pub mod migrate;
 pub mod presence;
+pub mod round;
+pub mod submission;
 mod url;
 
 use std::str::FromStr;

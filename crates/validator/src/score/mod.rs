@@ -1,0 +1,101 @@
+//! Scoring in the validator: every few minutes the facts of one instant become a stored round.
+//!
+//! [`facts`] reads the store into what `byteleap-scoring` computes from; [`Scorer::score_once`] does that, scores, and
+//! stores the round with every number; [`run`] repeats it. [`explain`] tells one miner's score to a person, from what
+//! was stored. Nothing here weighs anything: the formulas are `byteleap-scoring`'s.
+
+pub mod explain;
+pub mod facts;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use byteleap_chain::{Chain, ChainError};
+use byteleap_daemon::clock::Clock;
+use byteleap_scoring::{Outcome, Rules, score};
+use tokio_util::sync::CancellationToken;
+
+use crate::store::round::RoundKey;
+use crate::store::{Store, StoreError};
+
+/// Why no round was made.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    /// Facts could not be read or the round not be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nobody knows who is registered.
+    #[error("metagraph: {0}")]
+    Chain(#[from] ChainError),
+    /// The computation itself ended badly.
+    #[error("scoring did not finish: {0}")]
+    Computation(#[from] tokio::task::JoinError),
+}
+
+/// What a round needs.
+#[derive(Clone)]
+pub struct Scorer {
+    /// Where facts come from and the round goes to.
+    pub store: Store,
+    /// Who is registered.
+    pub chain: Arc<dyn Chain>,
+    /// The subnet.
+    pub netuid: u16,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What is rewarded.
+    pub rules: Rules,
+}
+
+impl Scorer {
+    /// Makes one round of the facts of now.
+    ///
+    /// # Errors
+    /// As [`ScoreError`]; then nothing was stored.
+    pub async fn score_once(&self) -> Result<(RoundKey, Outcome), ScoreError> {
+        let started = self.clock.monotonic();
+        let metagraph = self.chain.metagraph(self.netuid).await?;
+        let (facts, keys) = facts::gather(&self.store, &metagraph, self.rules.windows(), self.clock.unix_ms()).await?;
+        let rules = self.rules.clone();
+        let round = tokio::task::spawn_blocking(move || score(&rules, &facts)).await?;
+        let took = self.clock.monotonic().saturating_sub(started);
+        let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+        let key = self.store.record_round(&round, metagraph.block, took_ms, &keys).await?;
+        tracing::info!(
+            round = key.0,
+            block = metagraph.block,
+            outcome = %round.outcome,
+            miners = round.miners.len(),
+            workers = round.workers.len(),
+            paid = round.payable().len(),
+            took_ms,
+            "scored"
+        );
+        metrics::gauge!("scoring_round_at_seconds").set(round.at_ms as f64 / 1_000.0);
+        metrics::histogram!("scoring_duration_seconds").record(took.as_secs_f64());
+        Ok((key, round.outcome))
+    }
+}
+
+/// Makes a round at once and then every `interval` (`scoring.interval_s`), until `stop`. A round that fails is logged
+/// and left out; the next one starts afresh.
+pub async fn run(scorer: Scorer, interval: Duration, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            scored = scorer.score_once() => {
+                if let Err(error) = scored {
+                    tracing::warn!(%error, "no scoring round: the next one is tried as planned");
+                    metrics::counter!("scoring_failures_total").increment(1);
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Rounds over a real store, with the chain and the clock held by hand.
+
+use byteleap_chain::{FixedChain, Hotkey, Metagraph, Neuron};
+use byteleap_daemon::clock::ManualClock;
+use byteleap_protocol::id::{Iterations, MatrixSize, WorkerId};
+use byteleap_scoring::reason::{LeaseZero, WorkerZero};
+
+use super::explain::explain;
+use super::*;
+use crate::challenge::state::{Failure, Verdict};
+use crate::store::challenge::{NewChallenge, NewCommitment};
+use crate::store::heartbeat::Heartbeat;
+use crate::store::lease::LeaseScore;
+use crate::store::testing::{beat, store};
+use crate::weights::testing::{chain_rules, neuron};
+
+const NOW_MS: i64 = 1_761_955_200_000;
+const MINER: Hotkey = Hotkey([1; 32]);
+const IDLE: Hotkey = Hotkey([2; 32]);
+const STRANGER: Hotkey = Hotkey([9; 32]);
+
+fn worker_id(id: &str) -> WorkerId {
+    id.parse().unwrap()
+}
+
+async fn hear(store: &Store, hotkey: Hotkey, ids: &[&str], at_ms: i64) {
+    let workers = ids.iter().map(|id| beat(id)).collect();
+    let heartbeat = Heartbeat { hotkey, version: None, public_ip: None, workers, at_ms };
+    store.record_heartbeat(&heartbeat).await.unwrap();
+}
+
+fn scorer(store: &Store, neurons: Vec<Neuron>) -> Scorer {
+    let metagraph = Metagraph { netuid: 128, block: 500, owner_hotkey: Hotkey([7; 32]), neurons };
+    Scorer {
+        store: store.clone(),
+        chain: Arc::new(FixedChain::new(metagraph, chain_rules())),
+        netuid: 128,
+        clock: Arc::new(ManualClock::new(NOW_MS)),
+        rules: Rules::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_lease_and_presence_become_a_stored_weight_with_its_reasons() {
+    let (store, _folder) = store().await;
+    hear(&store, MINER, &["w0", "w1"], NOW_MS).await;
+    hear(&store, IDLE, &["w0"], NOW_MS).await;
+    let lease = LeaseScore::new(1.0).unwrap();
+    store.set_lease(MINER, &worker_id("w0"), lease, "test", NOW_MS).await.unwrap();
+    store.set_lease(IDLE, &worker_id("never-heard-of"), lease, "test", NOW_MS).await.unwrap();
+
+    let (round, outcome) = scorer(&store, vec![neuron(0, MINER), neuron(1, IDLE)]).score_once().await.unwrap();
+
+    assert_eq!(outcome, Outcome::Scored);
+    let shares = store.shares_of(round).await.unwrap();
+    assert_eq!(shares.iter().map(|share| (share.uid, share.weight)).collect::<Vec<_>>(), [(0, 1.0)]);
+    let told = explain(&store, MINER).await.unwrap().unwrap();
+    assert_eq!((told.round, told.block, told.workers.len()), (round, 500, 2));
+    assert_eq!(told.workers[1].zero, Some(WorkerZero::NoChallenge));
+    let idle = explain(&store, IDLE).await.unwrap().unwrap().miner.unwrap();
+    assert_eq!(idle.lease.zero, Some(LeaseZero::NoLease));
+}
+
+#[tokio::test]
+async fn a_verified_challenge_becomes_a_performance_and_a_failed_one_an_attempt() {
+    let (store, _folder) = store().await;
+    hear(&store, MINER, &["w0"], NOW_MS).await;
+    let worker = store.workers().await.unwrap()[0].key;
+    for (id, verdict) in [
+        ("00000000-0000-4000-8000-000000000001", Verdict::Verified),
+        ("00000000-0000-4000-8000-000000000002", Verdict::Failed(Failure::ProofLate)),
+    ] {
+        let challenge = NewChallenge {
+            id: id.parse().unwrap(),
+            worker,
+            size: MatrixSize::new(2_000).unwrap(),
+            iterations: Iterations::ONE,
+            seed: "00".parse().unwrap(),
+            round_id: "round_1".to_owned(),
+        };
+        store.create_challenges(&[challenge], NOW_MS - 60_000, NOW_MS).await.unwrap();
+        let sent = store.send_challenges(MINER, 1, NOW_MS - 50_000, NOW_MS).await.unwrap().remove(0);
+        let commitment = NewCommitment {
+            root: "ab".repeat(32).parse().unwrap(),
+            rows: vec![1],
+            at_ms: NOW_MS - 49_500,
+            proof_deadline_at_ms: NOW_MS,
+        };
+        assert!(store.commit_challenge(sent.key, &commitment).await.unwrap());
+        assert!(store.accept_proof(sent.key, b"proof", NOW_MS).await.unwrap());
+        assert!(store.conclude(sent.key, verdict, 1.0, NOW_MS).await.unwrap());
+    }
+
+    let (round, _) = scorer(&store, vec![neuron(0, MINER)]).score_once().await.unwrap();
+
+    let worker = store.worker_scores(round, MINER).await.unwrap().remove(0);
+    assert_eq!((worker.attempts, worker.successes, worker.mean_ms), (2, 1, Some(500.0)));
+    assert_eq!((worker.performance, worker.counted), (1.0, true));
+    assert_eq!(store.shares_of(round).await.unwrap()[0].weight, 1.0);
+}
+
+#[tokio::test]
+async fn an_explanation_names_every_factor_and_the_reason_of_a_zero() {
+    let (store, _folder) = store().await;
+    hear(&store, MINER, &["w0"], NOW_MS).await;
+    hear(&store, STRANGER, &["w0"], NOW_MS).await;
+    scorer(&store, vec![neuron(3, MINER)]).score_once().await.unwrap();
+
+    let text = explain(&store, MINER).await.unwrap().unwrap().to_string();
+    for line in [
+        "round         1 of 2025-11-01T00:00:00Z, block 500, profile docs-90-10, skipped",
+        "uid           3 (online)",
+        "score         0.000000 = composite 0.000000 x availability 1.000000: no lease and no challenge score",
+        "lease         0.000000 = 0 over 0 (largest of the round), 1 workers counted: no worker is leased",
+        "availability  1.000000 = 1 of 1 five-minute buckets x 1 for 0 address changes",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
+    }
+    let stranger = explain(&store, STRANGER).await.unwrap().unwrap();
+    assert!(stranger.miner.is_none() && stranger.to_string().contains("not registered"), "{stranger}");
+    let json = serde_json::to_value(&stranger).unwrap();
+    assert_eq!(json["workers"][0]["zero"], "miner_not_scored");
+}
+
+#[tokio::test]
+async fn a_miner_silent_for_half_an_hour_is_offline() {
+    let (store, _folder) = store().await;
+    hear(&store, MINER, &["w0"], NOW_MS - 30 * 60_000 - 1).await;
+    scorer(&store, vec![neuron(0, MINER)]).score_once().await.unwrap();
+    assert!(!explain(&store, MINER).await.unwrap().unwrap().miner.unwrap().online);
+}
+
+#[tokio::test]
+async fn without_a_metagraph_there_is_no_round() {
+    let (store, _folder) = store().await;
+    let scorer = Scorer { netuid: 1, ..scorer(&store, vec![]) };
+    assert!(matches!(scorer.score_once().await, Err(ScoreError::Chain(_))));
+    assert_eq!(store.latest_round().await.unwrap(), None);
+    assert_eq!(explain(&store, MINER).await.unwrap(), None);
+}

@@ -1,0 +1,106 @@
+//! What `byteleap-validator weights show | preview | submit` print.
+
+use std::fmt::{self, Write};
+
+use byteleap_chain::Receipt;
+
+use super::vector::{DropReason, Dropped};
+use super::{Prepared, REMEMBERED, Submitter, WeightsError};
+use crate::store::submission::SubmissionRow;
+use crate::store::{Store, StoreError};
+
+/// The subcommands of `weights`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+pub enum WeightsCommand {
+    /// Show the last submissions and what became of them.
+    Show,
+    /// Print the vector that would be sent now, and send nothing.
+    Preview,
+    /// Send the vector now, whatever the tempo.
+    Submit,
+}
+
+/// Does what a `weights` command says and answers with its text.
+///
+/// # Errors
+/// Whatever forbids to set weights, or the store.
+pub async fn command(submitter: &Submitter, command: WeightsCommand) -> Result<String, WeightsError> {
+    match command {
+        WeightsCommand::Show => Ok(show(&submitter.store).await?),
+        WeightsCommand::Preview => Ok(submitter.prepare().await?.to_string()),
+        WeightsCommand::Submit => {
+            let (prepared, receipt) = submitter.submit().await?;
+            let outcome = match receipt {
+                Some(Receipt { block, hash, .. }) => {
+                    format!("included in block {block} as extrinsic 0x{}", hex::encode(hash))
+                }
+                None => "not sent: weights.dry_run is set".to_owned(),
+            };
+            Ok(format!("{prepared}{outcome}\n"))
+        }
+    }
+}
+
+/// The last submissions, newest first, and the vector of the newest.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn show(store: &Store) -> Result<String, StoreError> {
+    let submissions = store.last_submissions(REMEMBERED).await?;
+    let Some(newest) = submissions.first() else {
+        return Ok("no weights were submitted yet\n".to_owned());
+    };
+    let mut text = String::new();
+    for submission in &submissions {
+        let _ = writeln!(text, "{}", line_of(submission));
+    }
+    let _ = write!(text, "{}", Table(newest.pairs()));
+    Ok(text)
+}
+
+fn line_of(submission: &SubmissionRow) -> String {
+    let SubmissionRow { key, round, block, uids, status, reason, extrinsic, confirmed_block, .. } = submission;
+    let mut line = format!("{}: {status}, round {}, read at block {block}, {} uids", key.0, round.0, uids.len());
+    if let Some(block) = confirmed_block {
+        line += &format!(", in block {block}");
+    }
+    for text in extrinsic.iter().chain(reason) {
+        line += &format!(", {text}");
+    }
+    line
+}
+
+impl fmt::Display for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "round {} ({}), block {}, version key {}",
+            self.round.key.0,
+            self.round.outcome,
+            self.block,
+            self.weights.version_key()
+        )?;
+        for Dropped { hotkey, uid, reason } in &self.dropped {
+            let reason = match reason {
+                DropReason::Reregistered => "no longer the holder of its uid",
+                DropReason::Own => "this validator itself",
+            };
+            writeln!(f, "left out: uid {uid}, {hotkey}: {reason}")?;
+        }
+        write!(f, "{}", Table(self.weights.pairs().collect()))
+    }
+}
+
+/// A vector, a line per uid.
+struct Table(Vec<(u16, u16)>);
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum: f64 = self.0.iter().map(|(_, value)| f64::from(*value)).sum();
+        writeln!(f, "{:>5}  {:>5}  {:>8}", "uid", "value", "share")?;
+        for (uid, value) in &self.0 {
+            writeln!(f, "{uid:>5}  {value:>5}  {:>7.4}%", f64::from(*value) / sum * 100.0)?;
+        }
+        Ok(())
+    }
+}

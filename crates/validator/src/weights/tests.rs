@@ -1,0 +1,251 @@
+//! Submissions over a real store, with the chain and the clock held by hand.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use byteleap_chain::{Epoch, FixedChain, Head, Hotkey, Keypair};
+use byteleap_daemon::clock::ManualClock;
+use byteleap_protocol::id::WorkerId;
+use byteleap_scoring::Rules as ScoringRules;
+
+use super::report::{WeightsCommand, command};
+use super::testing::{chain_rules, neuron, settings};
+use super::*;
+use crate::score::Scorer;
+use crate::store::heartbeat::Heartbeat;
+use crate::store::lease::LeaseScore;
+use crate::store::testing::{beat, store};
+
+const NOW_MS: i64 = 1_761_955_200_000;
+const NETUID: u16 = 128;
+const MINER: Hotkey = Hotkey([1; 32]);
+
+/// A fixed chain that may lose sight of what it was sent.
+struct Lossy {
+    chain: FixedChain,
+    /// What `set_weights` answers instead of the truth, and whether the weights arrive all the same.
+    lie: Mutex<Option<(ChainError, bool)>>,
+}
+
+#[async_trait]
+impl Chain for Lossy {
+    async fn head(&self) -> Result<Head, ChainError> {
+        self.chain.head().await
+    }
+    async fn next_block(&self, after: Block) -> Result<Head, ChainError> {
+        self.chain.next_block(after).await
+    }
+    async fn metagraph(&self, netuid: u16) -> Result<Metagraph, ChainError> {
+        self.chain.metagraph(netuid).await
+    }
+    async fn rules(&self, netuid: u16) -> Result<Rules, ChainError> {
+        self.chain.rules(netuid).await
+    }
+    async fn epoch(&self, netuid: u16) -> Result<Epoch, ChainError> {
+        self.chain.epoch(netuid).await
+    }
+    async fn uid(&self, netuid: u16, hotkey: &Hotkey) -> Result<Option<u16>, ChainError> {
+        self.chain.uid(netuid, hotkey).await
+    }
+    async fn serve_axon(
+        &self,
+        netuid: u16,
+        address: SocketAddr,
+        version: u32,
+        by: &dyn Signer,
+    ) -> Result<Option<Receipt>, ChainError> {
+        self.chain.serve_axon(netuid, address, version, by).await
+    }
+    async fn set_weights(&self, netuid: u16, weights: &Weights, by: &dyn Signer) -> Result<Receipt, ChainError> {
+        let lie = self.lie.lock().unwrap().take();
+        match lie {
+            Some((error, false)) => Err(error),
+            Some((error, true)) => self.chain.set_weights(netuid, weights, by).await.and(Err(error)),
+            None => self.chain.set_weights(netuid, weights, by).await,
+        }
+    }
+}
+
+/// A validator (uid 0) and a leased miner (uid 1) at block 1000, and a scored round.
+struct Scene {
+    submitter: Submitter,
+    chain: Arc<Lossy>,
+    clock: Arc<ManualClock>,
+    _folder: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let (store, folder) = store().await;
+        let own = Keypair::from_seed(&[7; 32]);
+        let validator = Neuron { validator_permit: true, last_update: 900, ..neuron(0, own.hotkey()) };
+        let neurons = vec![validator, neuron(1, MINER)];
+        let metagraph = Metagraph { netuid: NETUID, block: 1_000, owner_hotkey: Hotkey([9; 32]), neurons };
+        let chain = Arc::new(Lossy { chain: FixedChain::new(metagraph, chain_rules()), lie: Mutex::new(None) });
+        let clock = Arc::new(ManualClock::new(NOW_MS));
+        let submitter = Submitter {
+            store,
+            chain: chain.clone(),
+            signer: Arc::new(own),
+            clock: clock.clone(),
+            netuid: NETUID,
+            settings: settings(),
+        };
+        let scene = Self { submitter, chain, clock, _folder: folder };
+        scene.score(1.0).await;
+        scene
+    }
+
+    /// Makes a round in which the miner's only worker has this lease.
+    async fn score(&self, lease: f64) {
+        let Submitter { store, clock, chain, .. } = &self.submitter;
+        let workers = vec![beat("w")];
+        let now_ms = clock.unix_ms();
+        let heartbeat = Heartbeat { hotkey: MINER, version: None, public_ip: None, workers, at_ms: now_ms };
+        store.record_heartbeat(&heartbeat).await.unwrap();
+        let worker: WorkerId = "w".parse().unwrap();
+        store.set_lease(MINER, &worker, LeaseScore::new(lease).unwrap(), "test", now_ms).await.unwrap();
+        let (store, chain, clock) = (store.clone(), chain.clone(), clock.clone());
+        Scorer { store, chain, netuid: NETUID, clock, rules: ScoringRules::default() }.score_once().await.unwrap();
+    }
+
+    fn lie(&self, error: ChainError, arrives: bool) {
+        *self.chain.lie.lock().unwrap() = Some((error, arrives));
+    }
+
+    fn sent(&self) -> usize {
+        self.chain.chain.submitted().len()
+    }
+
+    async fn statuses(&self) -> Vec<SubmissionStatus> {
+        let rows = self.submitter.store.last_submissions(10).await.unwrap();
+        rows.into_iter().map(|row| row.status).collect()
+    }
+}
+
+#[tokio::test]
+async fn weights_are_sent_when_the_tempo_is_over_and_then_not_again() {
+    let scene = Scene::new().await;
+    scene.chain.chain.change_metagraph(|metagraph| metagraph.neurons[0].last_update = 950);
+    assert_eq!(scene.submitter.step().await.unwrap(), 1_050);
+    assert_eq!(scene.sent(), 0);
+
+    scene.chain.chain.advance(50);
+    scene.submitter.step().await.unwrap();
+    let (_, weights) = scene.chain.chain.submitted().remove(0);
+    assert_eq!(weights.pairs().collect::<Vec<_>>(), [(1, 65_535)]);
+    assert_eq!(weights.version_key(), 9_010_000);
+    let row = scene.submitter.store.last_submissions(1).await.unwrap().remove(0);
+    assert_eq!((row.status, row.block, row.confirmed_block), (SubmissionStatus::Included, 1_050, Some(1_050)));
+
+    assert_eq!(scene.submitter.step().await.unwrap(), 1_150);
+    assert_eq!(scene.sent(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_kept_with_its_reason_and_tried_again_later() {
+    let scene = Scene::new().await;
+    let refused = ChainError::Refused { pallet: "SubtensorModule".into(), name: "SettingWeightsTooFast".into() };
+    scene.lie(refused, false);
+    assert!(matches!(scene.submitter.step().await, Err(WeightsError::Chain(_))));
+    let row = scene.submitter.store.last_submissions(1).await.unwrap().remove(0);
+    assert_eq!(row.status, SubmissionStatus::Rejected);
+    assert_eq!(row.reason.as_deref(), Some("the chain refuses: SubtensorModule.SettingWeightsTooFast"));
+
+    assert_eq!(scene.submitter.step().await.unwrap(), 1_001);
+    scene.chain.chain.advance(1);
+    scene.submitter.step().await.unwrap();
+    assert_eq!(scene.statuses().await, [SubmissionStatus::Included, SubmissionStatus::Rejected]);
+}
+
+#[tokio::test]
+async fn what_arrived_unseen_is_recognised_and_not_sent_twice() {
+    let scene = Scene::new().await;
+    scene.lie(ChainError::Unknown { nonce: 3 }, true);
+    // The extrinsic lands a block after the one its vector was read at.
+    assert!(scene.submitter.step().await.is_err());
+    assert_eq!(scene.statuses().await, [SubmissionStatus::Unconfirmed]);
+    scene.chain.chain.change_metagraph(|metagraph| metagraph.neurons[0].last_update = 1_001);
+    scene.chain.chain.advance(2);
+    assert_eq!(scene.submitter.step().await.unwrap(), 1_101);
+    assert_eq!((scene.sent(), scene.statuses().await), (1, vec![SubmissionStatus::Included]));
+}
+
+#[tokio::test]
+async fn what_never_arrived_is_sent_again_once_it_no_longer_can() {
+    let scene = Scene::new().await;
+    scene.lie(ChainError::Unknown { nonce: 3 }, false);
+    assert!(scene.submitter.step().await.is_err());
+    scene.chain.chain.advance(pace::FATE_BLOCKS - 1);
+    assert_eq!(scene.submitter.step().await.unwrap(), 1_000 + pace::FATE_BLOCKS);
+    scene.chain.chain.advance(1);
+    scene.submitter.step().await.unwrap();
+    assert_eq!(scene.statuses().await, [SubmissionStatus::Included, SubmissionStatus::Unconfirmed]);
+}
+
+#[tokio::test]
+async fn a_round_that_is_too_old_or_pays_nobody_sends_nothing() {
+    let scene = Scene::new().await;
+    scene.clock.advance(Duration::from_secs(30 * 60 + 1));
+    assert!(matches!(scene.submitter.step().await, Err(WeightsError::RoundTooOld(1_800))));
+    scene.score(0.0).await;
+    assert!(matches!(scene.submitter.step().await, Err(WeightsError::Vector(VectorError::Nobody))));
+    assert!(scene.statuses().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_chain_would_refuse_is_said_before_anything_is_sent() {
+    let scene = Scene::new().await;
+    scene.chain.chain.change_rules(|rules| rules.weights_version = 9_010_001);
+    assert!(matches!(scene.submitter.step().await, Err(WeightsError::VersionKey { demanded: 9_010_001, .. })));
+    scene.chain.chain.change_rules(|rules| rules.weights_version = 0);
+    scene.chain.chain.change_metagraph(|metagraph| metagraph.neurons[0].validator_permit = false);
+    assert!(matches!(scene.submitter.step().await, Err(WeightsError::NoPermit)));
+    scene.chain.chain.change_metagraph(|metagraph| metagraph.neurons[0].hotkey = Hotkey([3; 32]));
+    assert!(matches!(scene.submitter.step().await, Err(WeightsError::NotRegistered(_))));
+    assert!(scene.statuses().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_dry_run_does_everything_but_send() {
+    let mut scene = Scene::new().await;
+    scene.submitter.settings.dry_run = true;
+    scene.submitter.step().await.unwrap();
+    assert_eq!((scene.sent(), scene.statuses().await), (0, vec![SubmissionStatus::Skipped]));
+    assert_eq!(scene.submitter.step().await.unwrap(), 1_100);
+
+    scene.submitter.settings.dry_run = false;
+    scene.submitter.step().await.unwrap();
+    assert_eq!(scene.sent(), 1);
+}
+
+#[tokio::test]
+async fn the_task_sets_weights_as_blocks_pass_and_ends_when_stopped() {
+    let scene = Scene::new().await;
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(run(scene.submitter.clone(), stop.clone()));
+    while scene.sent() < 2 {
+        scene.chain.chain.advance(1);
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_operator_sees_what_would_be_sent_sends_it_and_sees_what_became_of_it() {
+    let scene = Scene::new().await;
+    let told = |what| command(&scene.submitter, what);
+    assert_eq!(told(WeightsCommand::Show).await.unwrap(), "no weights were submitted yet\n");
+    let preview = told(WeightsCommand::Preview).await.unwrap();
+    assert_eq!(
+        preview,
+        "round 1 (scored), block 1000, version key 9010000\n  uid  value     share\n    1  65535  100.0000%\n"
+    );
+    assert_eq!(scene.sent(), 0);
+    let submitted = told(WeightsCommand::Submit).await.unwrap();
+    assert!(submitted.starts_with(&preview) && submitted.contains("included in block 1000"), "{submitted}");
+    let shown = told(WeightsCommand::Show).await.unwrap();
+    assert!(shown.starts_with("1: included, round 1, read at block 1000, 1 uids, in block 1000, 0x"), "{shown}");
+}

@@ -1,0 +1,216 @@
+//! The vector: a round's shares, matched with the metagraph of now and brought within the chain's limits. Pure.
+
+use std::collections::BTreeMap;
+
+use byteleap_chain::{Hotkey, Limits, Metagraph, Rules, Weights};
+use byteleap_scoring::Outcome;
+use serde::Serialize;
+
+use crate::config::WeightSettings;
+use crate::store::round::{RoundRow, ShareRow};
+
+/// Why a round pays nobody.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum VectorError {
+    /// Nobody scored, or nobody who scored is still there.
+    #[error("nobody to pay: the round scored no miner that is still registered")]
+    Nobody,
+    /// The round is to be burned, and the subnet's owner has no uid to burn it with.
+    #[error("the profile burns this round, but the subnet owner's hotkey is not registered")]
+    NoOwner,
+    /// The shares are no weights.
+    #[error("the round's shares are not weights: {0}")]
+    NotWeights(#[from] byteleap_chain::WeightsError),
+}
+
+/// A miner that the round pays and the vector does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Dropped {
+    /// Who.
+    pub hotkey: Hotkey,
+    /// Its uid at the round's block.
+    pub uid: u16,
+    /// Why.
+    pub reason: DropReason,
+}
+
+/// Why a miner is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// It is no longer registered, or was registered anew after the round.
+    Reregistered,
+    /// It is ourselves.
+    Own,
+}
+
+/// Builds the vector of a round: by uid, without ourselves and without whoever registered after the round; uids that
+/// only fill a vector too short for the chain come last, our own at the very end where no other is left.
+///
+/// # Errors
+/// As [`VectorError`].
+pub fn build(
+    round: &RoundRow,
+    shares: &[ShareRow],
+    metagraph: &Metagraph,
+    rules: &Rules,
+    own_uid: u16,
+    settings: &WeightSettings,
+) -> Result<(Weights, Vec<Dropped>), VectorError> {
+    let mut dropped = Vec::new();
+    let mut pairs = Vec::new();
+    for share in shares {
+        let is_same = metagraph
+            .by_hotkey(&share.hotkey)
+            .is_some_and(|neuron| neuron.uid == share.uid && neuron.registered_at <= round.block);
+        let reason = match (is_same, share.uid == own_uid) {
+            (false, _) => DropReason::Reregistered,
+            (true, true) => DropReason::Own,
+            (true, false) => {
+                pairs.push((share.uid, share.weight));
+                continue;
+            }
+        };
+        dropped.push(Dropped { hotkey: share.hotkey, uid: share.uid, reason });
+    }
+    if round.outcome == Outcome::Burn {
+        pairs = vec![(metagraph.owner_uid().ok_or(VectorError::NoOwner)?, 1.0)];
+    }
+    pairs.sort_by_key(|(uid, _)| *uid);
+    let weights = if settings.enforce_limits {
+        let limits = Limits {
+            min_allowed: rules.min_allowed_weights,
+            max_share: rules.max_weight_limit,
+            neurons: u16::try_from(metagraph.neurons.len()).unwrap_or(u16::MAX),
+            owner: metagraph.owner_uid(),
+            own: Some(own_uid),
+        };
+        Weights::emit_within(&pairs, settings.version_key, &limits)
+    } else {
+        Weights::emit(&pairs, settings.version_key)
+    };
+    Ok((weights?.ok_or(VectorError::Nobody)?, dropped))
+}
+
+/// How much of the whole went elsewhere between two vectors: half the sum of the differences of all shares, 0 to 1.
+#[must_use]
+pub fn moved_share(new: &[(u16, u16)], old: &[(u16, u16)]) -> f64 {
+    let sum = |pairs: &[(u16, u16)]| pairs.iter().map(|(_, value)| f64::from(*value)).sum::<f64>();
+    let (new_sum, old_sum) = (sum(new), sum(old));
+    let mut differences: BTreeMap<u16, f64> = BTreeMap::new();
+    for (uid, value) in new {
+        *differences.entry(*uid).or_default() += f64::from(*value) / new_sum;
+    }
+    for (uid, value) in old {
+        *differences.entry(*uid).or_default() -= f64::from(*value) / old_sum;
+    }
+    differences.values().map(|difference| difference.abs()).sum::<f64>() / 2.0
+}
+
+#[cfg(test)]
+mod tests {
+    use byteleap_scoring::Rules as ScoringRules;
+    use proptest::prelude::*;
+
+    use super::super::testing::{chain_rules, neuron, settings};
+    use super::*;
+    use crate::store::round::RoundKey;
+
+    const OWN: u16 = 0;
+    const OWNER: u16 = 5;
+
+    fn hotkey(uid: u16) -> Hotkey {
+        Hotkey([uid.to_le_bytes()[0]; 32])
+    }
+
+    fn round() -> RoundRow {
+        RoundRow {
+            key: RoundKey(1),
+            at_ms: 0,
+            block: 100,
+            rules: ScoringRules::default(),
+            outcome: Outcome::Scored,
+            miners: 0,
+            workers: 0,
+            max_raw: 0.0,
+            mean_norm: 0.0,
+        }
+    }
+
+    fn metagraph() -> Metagraph {
+        let neurons = (0..6).map(|uid| neuron(uid, hotkey(uid))).collect();
+        Metagraph { netuid: 128, block: 200, owner_hotkey: hotkey(OWNER), neurons }
+    }
+
+    fn shares(pairs: &[(u16, f64)]) -> Vec<ShareRow> {
+        pairs.iter().map(|(uid, weight)| ShareRow { hotkey: hotkey(*uid), uid: *uid, weight: *weight }).collect()
+    }
+
+    fn built(pairs: &[(u16, f64)], metagraph: &Metagraph, rules: &Rules) -> (Vec<(u16, u16)>, Vec<Dropped>) {
+        let (weights, dropped) =
+            build(&round(), &shares(pairs), metagraph, rules, OWN, &settings()).expect("somebody to pay");
+        (weights.pairs().collect(), dropped)
+    }
+
+    #[test]
+    fn shares_become_values_by_uid_and_never_our_own() {
+        let (values, dropped) = built(&[(3, 0.25), (1, 0.5), (OWN, 0.25)], &metagraph(), &chain_rules());
+        assert_eq!(values, [(1, 65_535), (3, 32_768)]);
+        assert_eq!(dropped, [Dropped { hotkey: hotkey(OWN), uid: OWN, reason: DropReason::Own }]);
+    }
+
+    #[test]
+    fn a_uid_that_changed_hands_since_the_round_gets_nothing() {
+        let mut metagraph = metagraph();
+        metagraph.neurons[1].hotkey = hotkey(77);
+        metagraph.neurons[2].registered_at = 101;
+        metagraph.neurons[3].registered_at = 100;
+        let (values, dropped) = built(&[(1, 0.5), (2, 0.3), (3, 0.2)], &metagraph, &chain_rules());
+        assert_eq!(values, [(3, 65_535)]);
+        assert_eq!(dropped.iter().map(|drop| drop.uid).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn a_vector_too_short_for_the_chain_is_filled_without_ourselves() {
+        let rules = Rules { min_allowed_weights: 3, ..chain_rules() };
+        assert_eq!(built(&[(2, 1.0)], &metagraph(), &rules).0, [(2, 65_535), (OWNER, 1), (1, 1)]);
+        let unlimited = WeightSettings { enforce_limits: false, ..settings() };
+        let (weights, _) = build(&round(), &shares(&[(2, 1.0)]), &metagraph(), &rules, OWN, &unlimited).unwrap();
+        assert_eq!(weights.uids(), [2]);
+    }
+
+    #[test]
+    fn a_round_that_pays_nobody_sends_nothing_and_a_burned_one_pays_the_owner() {
+        let build = |round: &RoundRow, metagraph: &Metagraph| {
+            build(round, &[], metagraph, &chain_rules(), OWN, &settings()).map(|(weights, _)| weights)
+        };
+        assert_eq!(build(&round(), &metagraph()), Err(VectorError::Nobody));
+        let burned = RoundRow { outcome: Outcome::Burn, ..round() };
+        assert_eq!(build(&burned, &metagraph()).unwrap().uids(), [OWNER]);
+        let ownerless = Metagraph { owner_hotkey: hotkey(99), ..metagraph() };
+        assert_eq!(build(&burned, &ownerless), Err(VectorError::NoOwner));
+    }
+
+    #[test]
+    fn what_moved_between_two_vectors_is_a_share_of_the_whole() {
+        assert_eq!(moved_share(&[(1, 100)], &[(1, 65_535)]), 0.0);
+        assert_eq!(moved_share(&[(1, 50), (2, 50)], &[(1, 50)]), 0.5);
+        assert_eq!(moved_share(&[(2, 1)], &[(1, 1)]), 1.0);
+    }
+
+    proptest! {
+        #[test]
+        fn any_shares_become_a_vector_that_the_chain_can_hold(
+            weights in proptest::collection::vec(0.0..1.0_f64, 5),
+            min_allowed_weights in 0..10_u16,
+        ) {
+            let pairs: Vec<(u16, f64)> = (0_u16..).zip(weights).collect();
+            let rules = Rules { min_allowed_weights, ..chain_rules() };
+            if let Ok((weights, _)) = build(&round(), &shares(&pairs), &metagraph(), &rules, OWN, &settings()) {
+                prop_assert!(min_allowed_weights > 5 || !weights.uids().contains(&OWN));
+                prop_assert_eq!(weights.values().iter().max(), Some(&u16::MAX));
+                prop_assert!(weights.uids().len() >= usize::from(min_allowed_weights.min(6)));
+            }
+        }
+    }
+}
