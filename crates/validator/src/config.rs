@@ -14,6 +14,7 @@ use byteleap_daemon::config::{Config, Error, Key, Problem, Source};
 use byteleap_daemon::logging;
 use byteleap_protocol::challenge::{ChallengeKind, TimeoutSeconds};
 use byteleap_protocol::id::{Iterations, MatrixSize};
+use byteleap_protocol::synapse::SynapseKind;
 use byteleap_scoring::rules::{
     AvailabilityScope, LeaseAggregate, LeasedChallenge, MaxOver, Overrides, PerformanceMode, Profile, ProfileName,
     Rules as ScoringRules, Windows, ZeroRound,
@@ -32,7 +33,8 @@ pub const KEYS: &[Key] = &[
         .parsed::<IpAddr>(),
     Key::integer("netuid", 1, 65535, "subnet that the hotkey validates on, 128 on the main network").required(),
     Key::text("axon.host", "address that the axon listens on").parsed::<IpAddr>().default("0.0.0.0"),
-    Key::list("axon.disabled_routes", "fault injection for tests: synapses answered as if the route did not exist")
+    Key::list("axon.disabled_routes", "fault injection for tests: synapses, as ChallengeSynapse, that are answered as unknown")
+        .check(synapse)
         .default("[]"),
     Key::text("subtensor.network", "chain: finney, test, local or a ws:// or wss:// URL").default("finney"),
     Key::boolean("subtensor.allow_insecure", "allow ws:// to another machine").default("false"),
@@ -48,7 +50,7 @@ pub const KEYS: &[Key] = &[
         .parsed::<DatabaseUrl>()
         .secret()
         .default("sqlite:///./validator.db"),
-    Key::integer("database.event_retention_days", 1, 3650, "days that events are kept").default("7"),
+    Key::integer("database.event_retention_days", 1, 3650, "days that events are kept; this version deletes nothing yet").default("7"),
     Key::text("meshhub.ws_url", "marketplace endpoint; this version does not dial it"),
     Key::text("meshhub.access_token", "marketplace login").secret(),
     Key::list("meshhub.capabilities", "announced to the marketplace")
@@ -141,7 +143,7 @@ pub struct Settings {
     /// The address to publish on chain.
     pub external_ip: Option<IpAddr>,
     /// Synapses that are switched off for a test.
-    pub disabled_routes: Vec<String>,
+    pub disabled_routes: Vec<SynapseKind>,
     /// Requests of one miner in a window.
     pub rate_limit: RateLimit,
     /// The subnet.
@@ -227,7 +229,11 @@ impl Settings {
             Ok(challenge) if problems.is_empty() => Ok(Self {
                 axon: SocketAddr::new(config.parsed("axon.host"), config.get("port")),
                 external_ip: config.parsed_optional("external_ip"),
-                disabled_routes: config.get("axon.disabled_routes"),
+                disabled_routes: config
+                    .get::<Vec<String>>("axon.disabled_routes")
+                    .iter()
+                    .filter_map(|name| SynapseKind::from_name(name))
+                    .collect(),
                 rate_limit: RateLimit {
                     window: config.seconds("security.rate_limit.window_seconds"),
                     max_requests: config.get("security.rate_limit.max_requests"),
@@ -293,6 +299,11 @@ pub fn advice(config: &Config) -> Vec<String> {
         );
     }
     advice
+}
+
+fn synapse(name: &str) -> Result<(), String> {
+    let names = || SynapseKind::ALL.map(SynapseKind::name).join(", ");
+    SynapseKind::from_name(name).map(drop).ok_or_else(|| format!("one of {}", names()))
 }
 
 fn challenge_kind(text: &str) -> Result<(), String> {
@@ -445,6 +456,14 @@ mod tests {
         assert_eq!(settings.challenge.kind, ChallengeKind::GpuMatrix);
         assert_eq!(advice(&old).len(), 3);
         assert!(!old.effective().contains("secret"));
+    }
+
+    #[test]
+    fn a_disabled_route_is_a_synapse_that_exists() {
+        let with = |name: &str| config(&format!("{REQUIRED}axon:\n  disabled_routes: [{name}]\n"));
+        let settings = Settings::read(&with("ChallengeSynapse").unwrap()).unwrap();
+        assert_eq!(settings.disabled_routes, [SynapseKind::Challenge]);
+        assert!(with("Challenge").is_err());
     }
 
     #[test]
