@@ -104,3 +104,49 @@ impl Pool {
         self.waiting.iter().map(|pending| pending.bytes.as_slice())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::frame_system;
+
+    const SENDER: AccountId32 = AccountId32([1; 32]);
+
+    fn pending(nonce: u32) -> Pending {
+        let mut hash = H256::default();
+        hash.0[..4].copy_from_slice(&nonce.to_le_bytes());
+        let call = RuntimeCall::System(frame_system::pallet::Call::remark { remark: Vec::new() });
+        Pending { bytes: Vec::new(), hash, sender: SENDER, nonce, call, death: u32::MAX, watcher: None }
+    }
+
+    #[test]
+    fn a_full_pool_refuses_the_next() {
+        let mut pool = Pool { waiting: (0..CAPACITY as u32).map(pending).collect() };
+        assert_eq!(pool.push(pending(CAPACITY as u32)), Err(Refusal::PoolFull));
+        pool.drain();
+        assert_eq!(pool.push(pending(0)), Ok(()));
+    }
+
+    #[test]
+    fn a_sender_leaves_the_pool_in_the_order_of_nonces() {
+        let mut pool = Pool::default();
+        for nonce in [2, 0, 1, 4] {
+            pool.push(pending(nonce)).unwrap();
+        }
+        assert_eq!(pool.next_nonce(SENDER, 0), 3, "the first that nobody waits with");
+        assert_eq!(pool.drain().iter().map(|pending| pending.nonce).collect::<Vec<_>>(), [0, 1, 2, 4]);
+    }
+
+    #[test]
+    fn a_watcher_hears_every_status_and_then_the_end() {
+        let mut watched = pending(0);
+        let mut statuses = watched.watch();
+        let told = [Status::Ready, Status::InBlock(H256([1; 32])), Status::Finalized(H256([1; 32]))];
+        for status in told {
+            watched.report(status);
+        }
+        drop(watched);
+        assert_eq!(std::iter::from_fn(|| statuses.try_recv().ok()).collect::<Vec<_>>(), told);
+        assert!(statuses.is_closed());
+    }
+}

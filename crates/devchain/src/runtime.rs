@@ -28,7 +28,7 @@ pub(crate) fn version() -> RuntimeVersion {
         authoring_version: 1,
         spec_version: SPEC_VERSION,
         impl_version: 1,
-        apis: Vec::new(),
+        apis: [].as_slice().into(),
         transaction_version: TRANSACTION_VERSION,
         system_version: 1,
     }

@@ -10,7 +10,7 @@ use crate::{
     storage,
     types::{
         AccountId32, AlphaBalance, NetUid, NetUidStorageIndex, PerU16, TaoBalance,
-        pallet_subtensor::rpc_info::metagraph::Metagraph, substrate_fixed::FixedI128,
+        pallet_subtensor::rpc_info::metagraph::Metagraph, sp_core::OpaqueMetadata, substrate_fixed::FixedI128,
     },
 };
 
@@ -85,7 +85,7 @@ pub(crate) fn methods() -> Vec<Method> {
     vec![
         Method::new("Core", "version", &[], |_, ()| runtime::version()),
         Method::new("Metadata", "metadata_at_version", &["version"], |context, (version,): (u32,)| {
-            (version == metadata::VERSION).then(|| context.metadata.to_vec())
+            (version == metadata::VERSION).then(|| OpaqueMetadata(context.metadata.to_vec()))
         }),
         Method::new("Metadata", "metadata_versions", &[], |_, ()| vec![metadata::VERSION]),
         Method::new("AccountNonceApi", "account_nonce", &["account"], |context, (account,): (AccountId32,)| {
