@@ -43,6 +43,7 @@ enum IdentityError {
 pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<(), Failure> {
     warn_of_what_is_missing(&settings);
     let worker_id = worker_id(&settings, root).await?;
+    tracing::info!(%worker_id, version = env!("CARGO_PKG_VERSION"), "worker starts");
     let admin = Admin::bind(settings.http_listen).await?;
     let metrics = record_metrics()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());

@@ -29,8 +29,9 @@ use crate::outbox::{Finished, Outbox};
 /// spec 3.5).
 const SWEEP: Duration = Duration::from_secs(240);
 
-/// How long a running task may go on after the worker was asked to stop. Less than the process has to drain.
-const STOP_GRACE: Duration = Duration::from_secs(7);
+/// How long a running task may go on after the worker was asked to stop. Leaves time to send its result, prove it and
+/// close within the 10 s that the process has to drain.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// What a runner may take on.
 #[derive(Clone, Copy, Debug)]

@@ -4,12 +4,13 @@
 //! the outbox, proofs on blocking threads, samples of the machine in a watch. So pings are answered within milliseconds
 //! whatever the worker computes (faults F23, F33).
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
 use byteleap_protocol::Object;
 use byteleap_protocol::challenge::ChallengeKind;
-use byteleap_protocol::code::{CloseCode, ErrorCode};
+use byteleap_protocol::code::CloseCode;
 use byteleap_protocol::frame::{
     FrameError, MinerFrame, ProofAnswer, ProofQuery, Register, TaskResult, WorkerFrame, WorkerHeartbeat,
 };
@@ -31,6 +32,13 @@ use crate::outbox::PingNumber;
 
 /// How long the miner may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a stopping worker waits for the proof request that follows a commitment, so that a restart does not cost a
+/// challenge that is as good as done.
+const PROOF_GRACE: Duration = Duration::from_millis(2500);
+
+/// How long after a commitment its proof request is still expected (worker-miner spec 3.5: phase 1 takes 15 s at most).
+const PROOF_EXPECTED: Duration = Duration::from_secs(15);
 
 /// Proof requests that are answered at the same time; more are refused.
 const PROOFS_AT_ONCE: usize = 16;
@@ -119,13 +127,23 @@ pub fn capabilities() -> Vec<String> {
     vec![ChallengeKind::CpuMatrix.to_string()]
 }
 
+/// The answer to a proof request.
+#[derive(Debug)]
+struct Proof {
+    challenge_id: ChallengeId,
+    message_id: MessageId,
+    answer: ProofAnswer,
+}
+
 /// A registered connection.
 #[derive(Debug)]
 pub struct Session<'link> {
     link: &'link Link,
     socket: Socket,
     /// Proof requests under way.
-    proofs: JoinSet<(MessageId, ProofAnswer)>,
+    proofs: JoinSet<Proof>,
+    /// Commitments sent on this connection and not proved yet, and when.
+    unproved: HashMap<ChallengeId, Instant>,
     last_ping: PingNumber,
     /// When the oldest unanswered ping went out, and its number.
     unanswered: Option<(PingNumber, Instant)>,
@@ -137,7 +155,8 @@ impl<'link> Session<'link> {
     /// # Errors
     /// How the connection ended instead.
     pub async fn register(link: &'link Link, socket: Socket, register: Register) -> Result<Self, End> {
-        let mut session = Self { link, socket, proofs: JoinSet::new(), last_ping: 0, unanswered: None };
+        let mut session =
+            Self { link, socket, proofs: JoinSet::new(), unproved: HashMap::new(), last_ping: 0, unanswered: None };
         let acknowledged = async {
             session.send(&WorkerFrame::Register(register)).await?;
             loop {
@@ -161,7 +180,8 @@ impl<'link> Session<'link> {
         self.end(&End::Stopped).await;
     }
 
-    /// Serves the connection until it ends; after `stop`, until no task is held and all results are sent.
+    /// Serves the connection until it ends; after `stop`, until no task is held, all results are sent, and what was
+    /// committed to is proved or [`PROOF_GRACE`] over.
     pub async fn serve(mut self, stop: &CancellationToken) -> End {
         let end = match self.serve_until_end(stop).await {
             Ok(()) => End::Stopped,
@@ -182,20 +202,29 @@ impl<'link> Session<'link> {
             stop.cancelled().await;
             link.runner.idle().await;
         });
-        loop {
+        let mut leave_at = None;
+        while leave_at.is_none() || self.expects_proof_request() {
             let pong_due = self.unanswered.map(|(_, since)| since + link.timing.ping_timeout);
             tokio::select! {
                 message = self.socket.next() => self.take(message).await?,
                 _ = heartbeats.tick() => self.send_heartbeat().await?,
                 () = link.outbox.added() => self.send_results().await?,
-                Some(Ok((message_id, data))) = self.proofs.join_next() => {
-                    self.send(&WorkerFrame::ProofResponse { message_id, data }).await?;
-                }
+                Some(Ok(proof)) = self.proofs.join_next() => self.send_proof(proof).await?,
                 _ = pings.tick() => self.ping().await?,
                 () = at(pong_due) => return Err(End::Silent),
-                () = &mut wound_down => return self.send_results().await,
+                () = &mut wound_down, if leave_at.is_none() => {
+                    self.send_results().await?;
+                    leave_at = Some(Instant::now() + PROOF_GRACE);
+                }
+                () = at(leave_at) => return Ok(()),
             }
         }
+        Ok(())
+    }
+
+    /// Whether a commitment was sent a short while ago whose rows were not asked for yet.
+    fn expects_proof_request(&self) -> bool {
+        !self.proofs.is_empty() || self.unproved.values().any(|sent| sent.elapsed() < PROOF_EXPECTED)
     }
 
     /// Handles one message of the miner.
@@ -260,20 +289,27 @@ impl<'link> Session<'link> {
     fn prove(&mut self, message_id: MessageId, query: ProofQuery) {
         let (cache, clock) = (self.link.cache.clone(), self.link.clock.clone());
         let received_ts = clock.unix_ms();
-        tracing::info!(challenge_id = %query.challenge_id, "proof requested");
+        let challenge_id = query.challenge_id.clone();
+        tracing::info!(%challenge_id, "proof requested");
         if self.proofs.len() >= PROOFS_AT_ONCE {
-            let refusal = ProofAnswer::failed(format!("{PROOFS_AT_ONCE} proof requests are being answered"));
-            self.proofs.spawn(async { (message_id, refusal) });
+            let answer = ProofAnswer::failed(format!("{PROOFS_AT_ONCE} proof requests are being answered"));
+            self.proofs.spawn(async { Proof { challenge_id, message_id, answer } });
             return;
         }
         self.proofs.spawn_blocking(move || {
             let answer = prove(&cache, &query, clock.monotonic(), received_ts, || clock.unix_ms());
             if let Some(reason) = &answer.error {
-                tracing::warn!(challenge_id = %query.challenge_id, reason, "proof incomplete");
+                tracing::warn!(%challenge_id, reason, "proof incomplete");
             }
             metrics::counter!("worker_proofs_total", "success" => answer.success.to_string()).increment(1);
-            (message_id, answer)
+            Proof { challenge_id, message_id, answer }
         });
+    }
+
+    async fn send_proof(&mut self, proof: Proof) -> Result<(), End> {
+        self.send(&WorkerFrame::ProofResponse { message_id: proof.message_id, data: proof.answer }).await?;
+        self.unproved.remove(&proof.challenge_id);
+        Ok(())
     }
 
     async fn send_heartbeat(&mut self) -> Result<(), End> {
@@ -296,8 +332,7 @@ impl<'link> Session<'link> {
             return Ok(());
         }
         for finished in results {
-            let is_success = finished.outcome.error_code == ErrorCode::Success.number();
-            tracing::info!(challenge_id = %finished.task_id, is_success, "result sent");
+            let (task_id, is_success) = (finished.task_id.clone(), finished.outcome.success);
             let result = TaskResult {
                 worker_id: self.link.identity.worker_id.to_string(),
                 task_id: finished.task_id,
@@ -305,6 +340,11 @@ impl<'link> Session<'link> {
                 data: finished.outcome,
             };
             self.send(&WorkerFrame::TaskResult(result)).await?;
+            tracing::info!(challenge_id = %task_id, is_success, "result sent");
+            if is_success {
+                self.unproved.retain(|_, sent| sent.elapsed() < PROOF_EXPECTED);
+                self.unproved.insert(task_id, Instant::now());
+            }
         }
         self.ping().await
     }

@@ -53,7 +53,7 @@ impl fmt::Display for MinerUrl {
 
 /// Why a text is no miner's URL, with the URL that was probably meant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{problem}: write {example}")]
+#[error("ws://<host>:<port>, probably {example}: {problem}")]
 pub struct MinerUrlError {
     problem: &'static str,
     example: String,
@@ -126,20 +126,21 @@ mod tests {
 
     #[test]
     fn a_wrong_url_is_answered_with_what_to_write() {
-        for (wrong, told) in [
-            ("203.0.113.7:7799", "the scheme is missing: write ws://203.0.113.7:7799"),
-            ("203.0.113.7", "the scheme is missing: write ws://203.0.113.7:7799"),
-            ("http://203.0.113.7:7799/", "the miner speaks WebSocket: write ws://203.0.113.7:7799"),
-            ("wss://miner.example", "a miner's port has no TLS: write ws://miner.example:7799"),
-            ("tcp://miner.example:1", "the scheme must be ws: write ws://miner.example:1"),
-            ("ws://", "this is no URL: write ws://<miner's host>:7799"),
-            ("ws://:7799", "the host is missing: write ws://<miner's host>:7799"),
-            ("ws://miner.example:0", "the port must be from 1 to 65535: write ws://miner.example:7799"),
-            ("ws://miner.example:70000", "the port must be from 1 to 65535: write ws://miner.example:7799"),
-            ("ws://miner.example:", "the port must be from 1 to 65535: write ws://miner.example:7799"),
-            ("ws://me:secret@miner.example:7799", "a miner asks for no user name: write ws://miner.example:7799"),
-            ("ws://miner example:7799", "this is no URL: write ws://miner:7799"),
+        for (wrong, (problem, example)) in [
+            ("203.0.113.7:7799", ("the scheme is missing", "ws://203.0.113.7:7799")),
+            ("203.0.113.7", ("the scheme is missing", "ws://203.0.113.7:7799")),
+            ("http://203.0.113.7:7799/", ("the miner speaks WebSocket", "ws://203.0.113.7:7799")),
+            ("wss://miner.example", ("a miner's port has no TLS", "ws://miner.example:7799")),
+            ("tcp://miner.example:1", ("the scheme must be ws", "ws://miner.example:1")),
+            ("ws://", ("this is no URL", "ws://<miner's host>:7799")),
+            ("ws://:7799", ("the host is missing", "ws://<miner's host>:7799")),
+            ("ws://miner.example:0", ("the port must be from 1 to 65535", "ws://miner.example:7799")),
+            ("ws://miner.example:70000", ("the port must be from 1 to 65535", "ws://miner.example:7799")),
+            ("ws://miner.example:", ("the port must be from 1 to 65535", "ws://miner.example:7799")),
+            ("ws://me:secret@miner.example:7799", ("a miner asks for no user name", "ws://miner.example:7799")),
+            ("ws://miner example:7799", ("this is no URL", "ws://miner:7799")),
         ] {
+            let told = format!("ws://<host>:<port>, probably {example}: {problem}");
             assert_eq!(wrong.parse::<MinerUrl>().unwrap_err().to_string(), told, "{wrong}");
         }
     }

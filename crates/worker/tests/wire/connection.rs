@@ -131,7 +131,7 @@ async fn a_message_above_1_mib_is_closed_with_1009() {
 }
 
 #[tokio::test]
-async fn a_stopping_worker_finishes_what_it_holds_and_closes_with_1000() {
+async fn a_stopping_worker_computes_and_proves_what_it_holds_and_closes_with_1000() {
     let miner = Miner::start().await;
     let bench = Bench::start(&miner, calm());
     let mut connection = miner.registered().await;
@@ -143,6 +143,20 @@ async fn a_stopping_worker_finishes_what_it_holds_and_closes_with_1000() {
     bench.stop();
     let result = connection.result().await;
     assert!(result.data.success, "{result:?}");
+    connection.ask_for_rows("m2", "c1", &[0, 699]).await;
+    assert!(connection.proof().await.1.success);
+    assert_eq!(connection.end().await, WorkerEnd::Closed(1000));
+    bench.ended().await;
+}
+
+#[tokio::test]
+async fn a_stopping_worker_does_not_wait_long_for_a_proof_request() {
+    let miner = Miner::start().await;
+    let bench = Bench::start(&miner, calm());
+    let mut connection = miner.registered().await;
+    connection.assign_cpu("c1").await;
+    assert!(connection.result().await.data.success);
+    bench.stop();
     assert_eq!(connection.end().await, WorkerEnd::Closed(1000));
     bench.ended().await;
 }
