@@ -80,6 +80,27 @@ impl StatusPage {
             .into_iter()
             .map(|(status, count)| (status.to_string(), count.into()))
             .collect();
+        let last_round = self.store.latest_round().await?.map(|round| {
+            json!({
+                "round": round.key.0,
+                "age_ms": now_ms - round.at_ms,
+                "block": round.block,
+                "outcome": round.outcome,
+                "miners": round.miners,
+                "workers": round.workers,
+            })
+        });
+        let last_submission = self.store.last_submissions(1).await?.pop().map(|submission| {
+            json!({
+                "round": submission.round.0,
+                "age_ms": now_ms - submission.at_ms,
+                "block": submission.confirmed_block,
+                "weights": submission.pairs(),
+                "status": submission.status.to_string(),
+                "reason": submission.reason,
+                "extrinsic": submission.extrinsic,
+            })
+        });
         Ok(json!({
             "hotkey": self.own,
             "uid": self.uid,
@@ -90,6 +111,8 @@ impl StatusPage {
             "workers_online": workers_online,
             "challenges": challenges,
             "verified_challenge_ids": self.store.last_verified(NAMED_CHALLENGES).await?,
+            "last_round": last_round,
+            "last_submission": last_submission,
         }))
     }
 }

@@ -6,8 +6,7 @@
 //! The modules follow a miner's requests: [`config`] says how all of it behaves, [`metagraph`] who may speak, [`desk`] is
 //! where a request arrives, [`intake`] takes heartbeats in, [`challenge`] takes a challenge from its first row to its
 //! verdict, [`score`] makes rounds of verdicts, leases and presence, [`weights`] tells the chain, and [`store`] remembers
-//! everything in SQLite or PostgreSQL. [`service`] builds all of them and runs them; [`admin`]
-//! shows them to operators.
+//! everything in SQLite or PostgreSQL. [`service`] builds all of them and runs them; [`admin`] shows them to operators.
 #![forbid(unsafe_code)]
 
 pub mod admin;
