@@ -117,6 +117,7 @@ async fn up(directory: PathBuf, arguments: &Up) -> anyhow::Result<()> {
         miners: arguments.miners,
         workers: arguments.workers,
         block_time: Duration::from_millis(arguments.block_time_ms),
+        ..Options::default()
     };
     let mut network = Network::start(&options, &binaries).await?;
     eprintln!("network in {}, logs in {}", network.directory().display(), network.directory().join("logs").display());

@@ -12,6 +12,7 @@ use byteleap_daemon::clock::{Clock as _, SystemClock};
 use byteleap_devchain::{DevChain, Pace, StartError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::net::TcpStream;
 
 use crate::{
     binaries::{Binaries, BinariesError},
@@ -28,6 +29,8 @@ use crate::{
 pub const MAX_DAEMONS: u16 = 64;
 /// How often a wait looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How often a start looks whether a daemon is reachable.
+const LOOK_CLOSELY: Duration = Duration::from_millis(50);
 
 /// What network to run.
 #[derive(Debug, Clone)]
@@ -42,6 +45,9 @@ pub struct Options {
     pub workers: u16,
     /// Time between two blocks.
     pub block_time: Duration,
+    /// How long the start of a daemon waits for the one it dials to be reachable. Daemons find each other without it, but
+    /// only after the pauses that they make between attempts.
+    pub patience: Duration,
 }
 
 impl Default for Options {
@@ -53,6 +59,7 @@ impl Default for Options {
             miners: 1,
             workers: 2,
             block_time: Duration::from_secs(1),
+            patience: Duration::from_secs(30),
         }
     }
 }
@@ -200,12 +207,13 @@ impl Network {
         let chain_url = chain.url().unwrap_or_default();
         let client = Subtensor::new(&[&chain_url], true)?;
 
-        let mut setup = Setup { directory: &directory, binaries, children: Vec::new(), daemons: Vec::new() };
+        let patience = options.patience;
+        let mut setup = Setup { directory: &directory, binaries, patience, children: Vec::new(), daemons: Vec::new() };
         let ports =
             settings::free_ports(usize::from(1 + options.miners + options.workers)).map_err(NetworkError::Ports)?;
         let world = World { chain_url: chain_url.clone(), wallets: directory.wallets() };
         let started_at_ms = SystemClock::new().unix_ms();
-        setup.start_all(&world, &keys, options.workers, &ports)?;
+        setup.start_all(&world, &keys, options.workers, &ports).await?;
         let Setup { children, daemons, .. } = setup;
 
         let database = settings::database(&directory.of_daemon("validator")?);
@@ -374,12 +382,19 @@ fn seen(progress: &Progress) -> String {
 struct Setup<'a> {
     directory: &'a Directory,
     binaries: &'a Binaries,
+    patience: Duration,
     children: Vec<Child>,
     daemons: Vec<Daemon>,
 }
 
 impl Setup<'_> {
-    fn start_all(&mut self, world: &World, keys: &Keys, workers: u16, ports: &[Ports]) -> Result<(), NetworkError> {
+    async fn start_all(
+        &mut self,
+        world: &World,
+        keys: &Keys,
+        workers: u16,
+        ports: &[Ports],
+    ) -> Result<(), NetworkError> {
         let mut ports = ports.iter().copied();
         let mut next_ports = || ports.next().ok_or_else(|| NetworkError::Numbers("too few ports".to_owned()));
 
@@ -388,6 +403,7 @@ impl Setup<'_> {
         self.start("validator", &self.binaries.validator(), &world.validator(&folder, own))?;
         self.note("validator", own, Some(keys.validator), None);
         let axon = own.service;
+        self.reachable(axon).await?;
 
         let mut miners = Vec::new();
         for (number, hotkey) in (1..).zip(&keys.miners) {
@@ -397,11 +413,24 @@ impl Setup<'_> {
             self.note(&name, own, Some(*hotkey), None);
             miners.push((name, own.service));
         }
+        for (_, address) in &miners {
+            self.reachable(*address).await?;
+        }
         for (number, (miner, address)) in (1..=workers).zip(miners.iter().cycle()) {
             let (name, own) = (keys::worker_name(number), next_ports()?);
             let folder = self.directory.of_daemon(&name)?;
             self.start(&name, &self.binaries.worker(), &settings::worker(&name, &folder, own, *address))?;
             self.note(&name, own, None, Some(miner.clone()));
+        }
+        Ok(())
+    }
+
+    /// Waits until somebody listens at `address`, no longer than patience lasts.
+    async fn reachable(&mut self, address: SocketAddr) -> Result<(), NetworkError> {
+        let patience_ends = Instant::now() + self.patience;
+        while Instant::now() < patience_ends && TcpStream::connect(address).await.is_err() {
+            self.children.iter_mut().try_for_each(Child::check)?;
+            tokio::time::sleep(LOOK_CLOSELY).await;
         }
         Ok(())
     }

@@ -33,7 +33,13 @@ impl StandIns {
     }
 
     fn options(&self) -> Options {
-        Options { directory: self.folder.path().join("net"), miners: 2, workers: 3, ..Options::default() }
+        Options {
+            directory: self.folder.path().join("net"),
+            miners: 2,
+            workers: 3,
+            patience: Duration::ZERO,
+            ..Options::default()
+        }
     }
 
     async fn start(&self) -> Network {
