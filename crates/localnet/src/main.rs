@@ -119,7 +119,11 @@ async fn up(directory: PathBuf, arguments: &Up) -> anyhow::Result<()> {
         block_time: Duration::from_millis(arguments.block_time_ms),
         ..Options::default()
     };
-    let mut network = Network::start(&options, &binaries).await?;
+    // A start that is interrupted ends the daemons that it had started.
+    let mut network = tokio::select! {
+        started = Network::start(&options, &binaries) => started?,
+        signal = signals.next() => anyhow::bail!("{signal} while the network was starting"),
+    };
     eprintln!("network in {}, logs in {}", network.directory().display(), network.directory().join("logs").display());
     let ended = tokio::select! {
         result = show(&mut network, arguments) => result,

@@ -127,6 +127,40 @@ async fn a_missing_daemon_is_an_error_of_the_command_that_names_the_remedy() {
     );
 }
 
+/// Starts the command among stand-ins that write down their ids, kills it with `signal` once all of them run, and waits
+/// until they are gone: for ever if one stays.
+async fn killed_by(signal: &str) {
+    let stand_ins = StandIns::new("echo $$ > id; exec sleep 1000", IDLE);
+    let binary = stand_ins.binaries().join("byteleap-localnet");
+    fs::copy(env!("CARGO_BIN_EXE_byteleap-localnet"), &binary).unwrap();
+    let mut running =
+        std::process::Command::new(&binary).current_dir(stand_ins.folder.path()).arg("up").spawn().unwrap();
+    let id_file = stand_ins.folder.path().join(".localnet/validator/id");
+    let validator: u32 = loop {
+        if let Some(id) = fs::read_to_string(&id_file).ok().and_then(|id| id.trim().parse().ok()) {
+            break id;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(runs(validator));
+    let killed = std::process::Command::new("kill").args([signal, &running.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert!(!running.wait().unwrap().success());
+    while runs(validator) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_command_leaves_no_orphans() {
+    killed_by("-INT").await;
+}
+
+#[tokio::test]
+async fn a_command_that_is_killed_outright_leaves_no_orphans() {
+    killed_by("-KILL").await;
+}
+
 #[tokio::test]
 async fn the_status_of_no_network_is_json_too() {
     let folder = tempfile::tempdir().unwrap();
