@@ -28,7 +28,9 @@ fn gpu_set() -> impl Strategy<Value = BTreeSet<GpuUuid>> {
 fn challenge() -> impl Strategy<Value = ChallengeFacts> {
     let ms =
         prop_oneof![4 => 1.0..5_000.0, 1 => Just(0.0), 1 => Just(ComputeTime::MAX_MS), 1 => Just(f64::MIN_POSITIVE)];
-    (0..13_000_000_i64, any::<bool>(), proptest::option::of(ms), 0..9_u32, gpu_set()).prop_map(
+    let passed = proptest::bool::weighted(0.8);
+    let gpus = prop_oneof![3 => Just(BTreeSet::new()), 1 => gpu_set()];
+    (0..13_000_000_i64, passed, proptest::option::weighted(0.9, ms), 0..9_u32, gpus).prop_map(
         |(ago_ms, passed, ms, units, gpus)| ChallengeFacts {
             created_at_ms: NOW_MS - ago_ms,
             passed,
