@@ -13,5 +13,6 @@ pub mod config;
 mod relay;
 pub mod service;
 pub mod status;
+mod time;
 pub mod validators;
 pub mod workers;

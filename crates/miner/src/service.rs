@@ -129,9 +129,13 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     tasks.service("challenges", |stop| {
         endless(async move {
             let _workers_stop = workers_stop;
-            poll.run(stop).await;
-            if tokio::time::timeout(FLOW_DRAIN, poll.drain()).await.is_err() {
-                tracing::warn!("challenges under way are abandoned");
+            let overtime = async {
+                stop.cancelled().await;
+                tokio::time::sleep(FLOW_DRAIN).await;
+            };
+            tokio::select! {
+                () = poll.run(&stop) => {}
+                () = overtime => tracing::warn!("challenges under way are abandoned"),
             }
         })
     });

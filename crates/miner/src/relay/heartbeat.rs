@@ -21,6 +21,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    time::seconds,
     validators::Validators,
     workers::registry::{Registry, WorkerView},
 };
@@ -77,7 +78,7 @@ impl Heartbeat {
                     Ok(response) => {
                         tracing::warn!(validator = %validator.hotkey(), code = response.error_code, "heartbeat refused");
                     }
-                    Err(error) => tracing::warn!(validator = %validator.hotkey(), %error, "heartbeat failed"),
+                    Err(error) => error.log("heartbeat", validator.hotkey()),
                 }
             }
         });
@@ -124,12 +125,6 @@ fn worker_info(worker: WorkerView) -> Option<WorkerInfo> {
         connected_at: seconds(worker.connected_at_ms),
         last_heartbeat: seconds(last_heartbeat_ms),
     })
-}
-
-/// Milliseconds as the float seconds of the wire.
-#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 have 41 bits, a double holds 53")]
-pub(crate) fn seconds(unix_ms: i64) -> f64 {
-    unix_ms as f64 / 1000.0
 }
 
 #[cfg(test)]

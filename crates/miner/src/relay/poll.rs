@@ -47,8 +47,14 @@ impl Poll {
         Self { validators, registry, clock, interval, flows: TaskTracker::new(), places }
     }
 
-    /// Polls until `stop`.
-    pub(crate) async fn run(&self, stop: CancellationToken) {
+    /// Polls until `stop`, then waits until every challenge under way has ended.
+    pub(crate) async fn run(&self, stop: &CancellationToken) {
+        self.poll_until(stop).await;
+        self.flows.close();
+        self.flows.wait().await;
+    }
+
+    async fn poll_until(&self, stop: &CancellationToken) {
         let mut rounds = tokio::time::interval(self.interval);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut first = 0;
@@ -61,27 +67,20 @@ impl Poll {
             if !order.is_empty() {
                 first = (first + 1) % order.len();
                 order.rotate_left(first);
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = self.round(order) => {}
-                }
+                self.round(order, stop).await;
             }
         }
     }
 
-    /// Waits until every challenge under way has ended. To be called after [`Self::run`].
-    pub(crate) async fn drain(&self) {
-        self.flows.close();
-        self.flows.wait().await;
-    }
-
-    /// Asks each validator once, as many at a time as workers are idle.
-    async fn round(&self, order: Vec<Arc<Validator>>) {
+    /// Asks each validator once, as many at a time as workers are idle. After `stop` nobody is asked any more, but what
+    /// was asked for is still taken in: a validator has counted it as handed out.
+    async fn round(&self, order: Vec<Arc<Validator>>, stop: &CancellationToken) {
         let mut changes = self.registry.changes();
         let mut waiting = order.into_iter().peekable();
         let mut asking = FuturesUnordered::new();
-        while waiting.peek().is_some() || !asking.is_empty() {
-            while asking.len() < self.registry.idle()
+        while (waiting.peek().is_some() && !stop.is_cancelled()) || !asking.is_empty() {
+            while !stop.is_cancelled()
+                && asking.len() < self.registry.idle()
                 && let Some(validator) = waiting.next()
             {
                 asking.push(self.ask(validator));
@@ -89,6 +88,7 @@ impl Poll {
             tokio::select! {
                 Some(()) = asking.next(), if !asking.is_empty() => {}
                 Ok(()) = changes.changed() => {}
+                () = stop.cancelled(), if !stop.is_cancelled() => {}
             }
         }
     }
@@ -104,7 +104,7 @@ impl Poll {
                     self.start(item, Arc::clone(&validator));
                 }
             }
-            Err(error) => tracing::warn!(validator = %validator.hotkey(), %error, "task poll failed"),
+            Err(error) => error.log("task poll", validator.hotkey()),
         }
     }
 

@@ -1,7 +1,8 @@
 //! When a handshake with one validator may be tried (miner-validator spec 3.7).
 //!
-//! After a failure 5 s, doubling to 60 s, with jitter; and never more than four in a minute, so that a validator's own
-//! limit of five is not hit even by a second process with the same hotkey that just started.
+//! After a refusal 5 s, doubling to 60 s, with jitter; and never more than four in a minute, so that a validator's own
+//! limit of five is not hit. A validator that cannot be reached counts nothing, so it is tried again soon; whether it
+//! is worth trying at all is for the blacklist to say.
 
 use std::{
     collections::VecDeque,
@@ -9,6 +10,7 @@ use std::{
 };
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const UNREACHABLE_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const MINUTE: Duration = Duration::from_secs(60);
 const HANDSHAKES_PER_MINUTE: usize = 4;
@@ -17,7 +19,7 @@ const HANDSHAKES_PER_MINUTE: usize = 4;
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     tries: VecDeque<Instant>,
-    failures: u32,
+    refusals: u32,
     not_before: Option<Instant>,
 }
 
@@ -44,13 +46,19 @@ impl Backoff {
     }
 
     pub(crate) fn succeeded(&mut self) {
-        (self.failures, self.not_before) = (0, None);
+        (self.refusals, self.not_before) = (0, None);
     }
 
-    /// `jitter` is from 0 to 1 and stretches the pause by up to a half.
-    pub(crate) fn failed(&mut self, now: Instant, jitter: f64) {
-        let pause = (FIRST_PAUSE * 2_u32.saturating_pow(self.failures)).min(LONGEST_PAUSE);
-        self.failures = (self.failures + 1).min(16);
+    /// The validator was not even reached.
+    pub(crate) fn unreachable(&mut self, now: Instant) {
+        self.tries.pop_back();
+        self.not_before = Some(now + UNREACHABLE_PAUSE);
+    }
+
+    /// The validator refused. `jitter` is from 0 to 1 and stretches the pause by up to a half.
+    pub(crate) fn refused(&mut self, now: Instant, jitter: f64) {
+        let pause = (FIRST_PAUSE * 2_u32.saturating_pow(self.refusals)).min(LONGEST_PAUSE);
+        self.refusals = (self.refusals + 1).min(16);
         self.not_before = Some(now + pause.mul_f64(1.0 + jitter / 2.0));
     }
 }
@@ -64,18 +72,29 @@ mod tests {
         let (mut backoff, mut now) = (Backoff::default(), Instant::now());
         for expected in [5, 10, 20, 40, 60, 60] {
             assert_eq!(backoff.admit(now), Ok(()));
-            backoff.failed(now, 0.0);
+            backoff.refused(now, 0.0);
             assert_eq!(backoff.admit(now), Err(Duration::from_secs(expected)));
             now += MINUTE;
         }
     }
 
     #[test]
-    fn a_success_forgets_the_failures() {
+    fn a_success_forgets_the_refusals() {
         let (mut backoff, now) = (Backoff::default(), Instant::now());
-        backoff.failed(now, 1.0);
+        backoff.refused(now, 1.0);
         backoff.succeeded();
         assert_eq!(backoff.admit(now), Ok(()));
+    }
+
+    #[test]
+    fn a_validator_that_was_not_reached_is_tried_again_soon_and_as_often_as_it_takes() {
+        let (mut backoff, mut now) = (Backoff::default(), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(backoff.admit(now), Ok(()));
+            backoff.unreachable(now);
+            assert_eq!(backoff.admit(now), Err(UNREACHABLE_PAUSE));
+            now += UNREACHABLE_PAUSE;
+        }
     }
 
     #[test]

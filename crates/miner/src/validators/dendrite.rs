@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use byteleap_daemon::clock::Clock;
+use byteleap_daemon::{clock::Clock, tasks::chain};
 use byteleap_protocol::{
     hotkey::{Hotkey, Signature, Signer},
     synapse::{self, AxonAddress, NonceSource, ReplyError, SynapseKind, read_reply},
@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::select::Axon;
+use crate::time::seconds;
 
 /// Requests under way to one validator at the same time.
 const LANES: usize = 16;
@@ -53,7 +54,7 @@ pub(super) struct Lanes {
 pub(crate) enum TransportError {
     /// The validator cannot be reached, or the connection broke.
     #[error("validator unreachable: {0}")]
-    Unreachable(reqwest::Error),
+    Unreachable(String),
     /// No complete reply in time.
     #[error("no reply within {} s", .0.as_secs())]
     Late(Duration),
@@ -97,9 +98,8 @@ impl Dendrite {
     }
 
     /// Seconds since 1970.
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 have 41 bits, a double holds 53")]
     pub(super) fn now_seconds(&self) -> f64 {
-        self.clock.unix_ms() as f64 / 1000.0
+        seconds(self.clock.unix_ms())
     }
 
     /// Sends one synapse and gives the text of its field `response`. The time that it waits for a lane counts too.
@@ -158,9 +158,8 @@ async fn receive(mut response: reqwest::Response) -> Result<(StatusCode, Option<
     Ok((status, content_type, body))
 }
 
-/// The address is in every log line anyway.
 fn unreachable(error: reqwest::Error) -> TransportError {
-    TransportError::Unreachable(error.without_url())
+    TransportError::Unreachable(chain(&error))
 }
 
 impl std::fmt::Debug for Dendrite {

@@ -73,7 +73,10 @@ impl SessionSlot {
                 Ok(held)
             }
             Err(error) => {
-                backoff.failed(Instant::now(), f64::from(OsRng.next_u32()) / f64::from(u32::MAX));
+                match &error {
+                    CallError::Transport(error) if error.means_unreachable() => backoff.unreachable(Instant::now()),
+                    _ => backoff.refused(Instant::now(), f64::from(OsRng.next_u32()) / f64::from(u32::MAX)),
+                }
                 Err(error)
             }
         }

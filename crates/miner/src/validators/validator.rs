@@ -76,6 +76,16 @@ pub(crate) enum CallError {
     Stopping,
 }
 
+impl CallError {
+    /// Logs that `what` failed at a validator: a warning, unless it only waits after a failure that was logged.
+    pub(crate) fn log(&self, what: &str, validator: Hotkey) {
+        match self {
+            Self::BackingOff(_) => tracing::debug!(%validator, reason = %self, "{what} failed"),
+            _ => tracing::warn!(%validator, reason = %self, "{what} failed"),
+        }
+    }
+}
+
 fn code(answer: &ErrorAnswer) -> String {
     answer.error_code.map_or_else(String::new, |code| format!(" with code {code}"))
 }

@@ -4,6 +4,7 @@
 
 mod support;
 
+mod command;
 mod port;
 mod registration;
 mod reports;

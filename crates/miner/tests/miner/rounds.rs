@@ -218,3 +218,21 @@ async fn the_miner_names_itself_in_reports_and_polls() {
     let _miner = TestMiner::start(&[&validator]).await;
     assert_eq!(validator.next_heartbeat().await.hotkey, miner_key().hotkey().to_string());
 }
+
+#[tokio::test]
+async fn a_stop_lets_a_challenge_under_way_finish() {
+    let validator = StubValidator::start(0x22).await;
+    validator.hand_out([challenge("c1", "w1")]);
+    let miner = TestMiner::start(&[&validator]).await;
+    let mut worker = Worker::register(miner.workers, "w1").await;
+    let task = worker.hear_task().await;
+    let rest = async {
+        worker.complete(&task.task_id, '1').await;
+        let (message_id, _) = worker.hear_query().await;
+        worker.prove(message_id).await;
+        validator.next_proof().await;
+        assert_eq!(worker.hear_close().await.0, 1000);
+        worker.leave().await;
+    };
+    tokio::join!(miner.stop(), rest);
+}

@@ -43,7 +43,7 @@ pub(crate) fn miner_key() -> Keypair {
 /// A running miner.
 pub(crate) struct TestMiner {
     pub(crate) workers: SocketAddr,
-    admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
     tasks: Tasks,
 }
 
