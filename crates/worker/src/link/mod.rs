@@ -193,7 +193,11 @@ impl Link {
         self.gate.open();
         let end = session.serve(stop).await;
         self.outbox.disconnected();
-        self.is_away(format!("connection ended: {end}"));
+        if end == End::Stopped {
+            tracing::info!("closed the connection to the miner");
+        } else {
+            self.is_away(format!("connection ended: {end}"));
+        }
         end
     }
 

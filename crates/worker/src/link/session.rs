@@ -8,11 +8,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use byteleap_protocol::Object;
 use byteleap_protocol::challenge::ChallengeKind;
 use byteleap_protocol::code::CloseCode;
 use byteleap_protocol::frame::{
-    FrameError, MinerFrame, ProofAnswer, ProofQuery, Register, TaskResult, WorkerFrame, WorkerHeartbeat,
+    FrameError, MinerFrame, ProofAnswer, ProofQuery, Register, Registered, TaskResult, WorkerFrame, WorkerHeartbeat,
 };
 use byteleap_protocol::id::{ChallengeId, MessageId};
 use byteleap_protocol::lenient;
@@ -42,6 +41,9 @@ const PROOF_EXPECTED: Duration = Duration::from_secs(15);
 
 /// Proof requests that are answered at the same time; more are refused.
 const PROOFS_AT_ONCE: usize = 16;
+
+/// Answers to proof requests that wait to be sent, refusals included.
+const PROOF_ANSWERS: usize = 2 * PROOFS_AT_ONCE;
 
 /// How a connection ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +132,8 @@ pub fn capabilities() -> Vec<String> {
 /// The answer to a proof request.
 #[derive(Debug)]
 struct Proof {
-    challenge_id: ChallengeId,
+    /// The challenge, if the request could be read.
+    challenge_id: Option<ChallengeId>,
     message_id: MessageId,
     answer: ProofAnswer,
 }
@@ -267,6 +270,10 @@ impl<'link> Session<'link> {
         };
         match MinerFrame::decode(&payload) {
             Ok(frame) => Ok(Some(frame)),
+            Err(FrameError::Invalid { kind: "registration_ack", .. }) => {
+                // Its type alone acknowledges (worker-miner spec 2.4).
+                Ok(Some(MinerFrame::RegistrationAck { data: Registered::default() }))
+            }
             Err(error) => {
                 self.take_unusable(&payload, &error);
                 Ok(None)
@@ -274,14 +281,22 @@ impl<'link> Session<'link> {
         }
     }
 
-    /// Passes over a message that cannot be used; but an assignment that can be named is answered.
-    fn take_unusable(&self, payload: &[u8], error: &FrameError) {
-        match (error, task_id_of(payload)) {
-            (FrameError::Invalid { kind: "task_assignment", .. }, Some(task_id)) => {
+    /// Passes over a message that cannot be used; but whoever waits for an answer to it gets one, if it can be named.
+    fn take_unusable(&mut self, payload: &[u8], error: &FrameError) {
+        match error {
+            FrameError::UnknownType(_) => tracing::debug!(%error, "message of the miner passed over"),
+            _ => tracing::warn!(%error, "message of the miner cannot be used"),
+        }
+        let FrameError::Invalid { kind, .. } = error else { return };
+        let Some(names) = names_in(payload) else { return };
+        match (*kind, names) {
+            ("task_assignment", Names { task_id: Some(task_id), .. }) => {
                 self.link.runner.refuse_unreadable(task_id, &error.to_string());
             }
-            (FrameError::UnknownType(_), _) => tracing::debug!(%error, "message of the miner passed over"),
-            _ => tracing::warn!(%error, "message of the miner passed over"),
+            ("proof_request", Names { message_id: Some(message_id), .. }) => {
+                self.refuse_proof(message_id, error.to_string());
+            }
+            _ => {}
         }
     }
 
@@ -292,9 +307,7 @@ impl<'link> Session<'link> {
         let challenge_id = query.challenge_id.clone();
         tracing::info!(%challenge_id, "proof requested");
         if self.proofs.len() >= PROOFS_AT_ONCE {
-            let answer = ProofAnswer::failed(format!("{PROOFS_AT_ONCE} proof requests are being answered"));
-            self.proofs.spawn(async { Proof { challenge_id, message_id, answer } });
-            return;
+            return self.refuse_proof(message_id, format!("{PROOFS_AT_ONCE} proof requests are being answered"));
         }
         self.proofs.spawn_blocking(move || {
             let answer = prove(&cache, &query, clock.monotonic(), received_ts, || clock.unix_ms());
@@ -302,13 +315,23 @@ impl<'link> Session<'link> {
                 tracing::warn!(%challenge_id, reason, "proof incomplete");
             }
             metrics::counter!("worker_proofs_total", "success" => answer.success.to_string()).increment(1);
-            Proof { challenge_id, message_id, answer }
+            Proof { challenge_id: Some(challenge_id), message_id, answer }
         });
+    }
+
+    /// Answers a proof request with the reason why nothing is opened; a miner that floods gets no answer.
+    fn refuse_proof(&mut self, message_id: MessageId, reason: String) {
+        if self.proofs.len() < PROOF_ANSWERS {
+            let answer = ProofAnswer::failed(reason);
+            self.proofs.spawn(async { Proof { challenge_id: None, message_id, answer } });
+        }
     }
 
     async fn send_proof(&mut self, proof: Proof) -> Result<(), End> {
         self.send(&WorkerFrame::ProofResponse { message_id: proof.message_id, data: proof.answer }).await?;
-        self.unproved.remove(&proof.challenge_id);
+        if let Some(challenge_id) = proof.challenge_id {
+            self.unproved.remove(&challenge_id);
+        }
         Ok(())
     }
 
@@ -408,11 +431,20 @@ fn close_text(code: CloseCode) -> &'static str {
     }
 }
 
-/// The task that an unusable assignment names, if it can be read.
-fn task_id_of(payload: &[u8]) -> Option<ChallengeId> {
+/// What an unusable message names.
+struct Names {
+    task_id: Option<ChallengeId>,
+    message_id: Option<MessageId>,
+}
+
+/// The names in a message that is at least an object.
+fn names_in(payload: &[u8]) -> Option<Names> {
     let Value::Object(message) = lenient::parse(std::str::from_utf8(payload).ok()?).ok()? else { return None };
-    let data: &Object = message.get("data")?.as_object()?;
-    ChallengeId::new(data.get("task_id")?.as_str()?).ok()
+    let task_id = message.get("data").and_then(|data| data.get("task_id")?.as_str());
+    Some(Names {
+        task_id: task_id.and_then(|text| ChallengeId::new(text).ok()),
+        message_id: message.get("message_id").and_then(|text| MessageId::new(text.as_str()?).ok()),
+    })
 }
 
 /// Waits until a moment; for ever without one.
@@ -441,13 +473,5 @@ mod tests {
         assert!(end.to_string().contains("set worker_id"), "{end}");
         let shutdown = End::Closed { code: Some(1001), text: String::new() };
         assert!(!shutdown.to_string().contains("worker_id"), "{shutdown}");
-    }
-
-    #[test]
-    fn an_unusable_assignment_may_still_name_its_task() {
-        let named = br#"{"type":"task_assignment","data":{"task_id":"t","timeout":-1,"x":NaN}}"#;
-        assert_eq!(task_id_of(named), ChallengeId::new("t").ok());
-        assert_eq!(task_id_of(br#"{"type":"task_assignment","data":{}}"#), None);
-        assert_eq!(task_id_of(b"[]"), None);
     }
 }

@@ -60,6 +60,27 @@ async fn a_proof_of_an_unknown_challenge_is_answered_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_proof_request_that_cannot_be_read_is_answered_all_the_same() {
+    let miner = Miner::start().await;
+    let _bench = Bench::start(&miner, calm());
+    let mut connection = miner.registered().await;
+    let unreadable = r#"{"type":"proof_request","message_id":"m1","data":{"validator_hotkey":"nobody","requests":[]}}"#;
+    connection.send_raw(Message::text(unreadable)).await;
+    let (message_id, proof) = connection.proof().await;
+    assert_eq!((message_id.as_str(), proof.success), ("m1", false));
+    assert!(proof.error.unwrap().contains("proof_request"));
+}
+
+#[tokio::test]
+async fn the_type_of_an_acknowledgement_is_enough() {
+    let miner = Miner::start().await;
+    let _bench = Bench::start(&miner, calm());
+    let (mut connection, _) = miner.connection().await;
+    connection.send_raw(Message::text(r#"{"type":"registration_ack","data":null}"#)).await;
+    assert!(matches!(connection.frame().await, WorkerFrame::Heartbeat { .. }));
+}
+
+#[tokio::test]
 async fn every_assignment_that_cannot_be_computed_ends_in_one_failed_result() {
     let miner = Miner::start().await;
     let _bench = Bench::start(&miner, calm());
