@@ -131,6 +131,22 @@ async fn a_miner_silent_for_half_an_hour_is_offline() {
 }
 
 #[tokio::test]
+async fn scores_of_workers_are_kept_for_a_week_and_those_of_miners_longer() {
+    let (store, _folder) = store().await;
+    hear(&store, MINER, &["w0"], NOW_MS).await;
+    let clock = Arc::new(ManualClock::new(NOW_MS));
+    let scorer = Scorer { clock: clock.clone(), ..scorer(&store, vec![neuron(0, MINER)]) };
+    let (first, _) = scorer.score_once().await.unwrap();
+    clock.advance(Duration::from_secs(7 * 86_400));
+    scorer.score_once().await.unwrap();
+    assert_eq!(store.worker_scores(first, MINER).await.unwrap().len(), 1);
+    clock.advance(Duration::from_secs(1));
+    scorer.score_once().await.unwrap();
+    assert!(store.worker_scores(first, MINER).await.unwrap().is_empty());
+    assert!(store.miner_score(first, MINER).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn without_a_metagraph_there_is_no_round() {
     let (store, _folder) = store().await;
     let scorer = Scorer { netuid: 1, ..scorer(&store, vec![]) };
