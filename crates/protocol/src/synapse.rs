@@ -336,7 +336,7 @@ impl NonceSource {
 }
 
 /// What a server reads of a request's body.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 pub struct RequestBody {
     /// The client's patience, s.
     #[serde(default, deserialize_with = "lenient::read")]

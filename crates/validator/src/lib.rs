@@ -3,13 +3,15 @@
 //! It is not the arithmetic (`byteleap-compute`), not the formulas (`byteleap-scoring`) and not the wire format
 //! (`byteleap-protocol`): it is who is asked when, what is remembered, and what follows.
 //!
-//! The modules follow a miner's requests: [`config`] says how all of it behaves, [`metagraph`] who may speak, [`desk`] is
-//! where a request arrives, [`intake`] takes heartbeats in, [`challenge`] takes a challenge from its first row to its
-//! verdict, [`score`] makes rounds of verdicts, leases and presence, [`weights`] tells the chain, and [`store`] remembers
-//! everything in SQLite or PostgreSQL. [`service`] builds all of them and runs them; [`admin`] shows them to operators.
+//! The modules follow a miner's requests: [`config`] says how all of it behaves, [`metagraph`] who may speak, [`axon`]
+//! hears them over signed and sealed HTTP, [`desk`] is where each arrives, typed, [`intake`] takes heartbeats in,
+//! [`challenge`] takes a challenge from its first row to its verdict, [`score`] makes rounds of verdicts, leases and
+//! presence, [`weights`] tells the chain, and [`store`] remembers everything in SQLite or PostgreSQL. [`service`] builds
+//! all of them and runs them; [`admin`] shows them to operators.
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod axon;
 pub mod challenge;
 pub mod config;
 pub mod desk;

@@ -49,6 +49,12 @@ pub enum Refusal {
     /// The body is not JSON or does not fit.
     #[error("Unprocessable body: {0}")]
     Unprocessable(&'static str),
+    /// Too many requests of the caller's address that were not what they claimed.
+    #[error("Too many refused requests from this address")]
+    TooManyRefused,
+    /// More is under way than the validator has memory for.
+    #[error("Service is busy: try again later")]
+    Busy,
     /// The validator failed; the text names the log entry.
     #[error("Internal Server Error #{0}")]
     Internal(String),
@@ -71,7 +77,9 @@ impl Refusal {
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::Unprocessable(_) => 422,
+            Self::TooManyRefused => 429,
             Self::Internal(_) => 500,
+            Self::Busy => 503,
         }
     }
 
