@@ -61,14 +61,21 @@ pub enum ChildError {
 }
 
 impl Child {
-    /// Starts `binary --config config`, its output going to `log`.
-    pub(crate) fn start(name: &str, binary: &Path, config: &Path, log: PathBuf) -> Result<Self, ChildError> {
+    /// Starts `binary --config config`, each of `assignments` behind a `--set`, its output going to `log`.
+    pub(crate) fn start(
+        name: &str,
+        binary: &Path,
+        config: &Path,
+        assignments: &[String],
+        log: PathBuf,
+    ) -> Result<Self, ChildError> {
         let failed = |source| ChildError::Spawn { name: name.to_owned(), binary: binary.to_owned(), source };
         let output = File::create(&log).map_err(failed)?;
         let errors = output.try_clone().map_err(failed)?;
         let process = command(binary)
             .arg("--config")
             .arg(config)
+            .args(assignments.iter().flat_map(|assignment| ["--set", assignment]))
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
@@ -171,7 +178,7 @@ mod tests {
         let binary = folder.join("daemon");
         fs::write(&binary, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&binary, fs::Permissions::from_mode(0o700)).unwrap();
-        Child::start("daemon", &binary, &folder.join("config.yaml"), folder.join("daemon.log")).unwrap()
+        Child::start("daemon", &binary, &folder.join("config.yaml"), &[], folder.join("daemon.log")).unwrap()
     }
 
     async fn logged(folder: &Path, line: &str) {

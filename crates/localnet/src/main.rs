@@ -67,6 +67,9 @@ struct Up {
     /// Milliseconds between two blocks.
     #[arg(long, default_value_t = 1000, value_name = "MS")]
     block_time_ms: u64,
+    /// Set a key of the validator otherwise, as `--validator-set axon.disabled_routes=TaskSynapse`; repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    validator_set: Vec<String>,
 }
 
 #[derive(Args)]
@@ -117,6 +120,7 @@ async fn up(directory: PathBuf, arguments: &Up) -> anyhow::Result<()> {
         miners: arguments.miners,
         workers: arguments.workers,
         block_time: Duration::from_millis(arguments.block_time_ms),
+        validator_set: arguments.validator_set.clone(),
         ..Options::default()
     };
     // A start that is interrupted ends the daemons that it had started.

@@ -48,6 +48,8 @@ pub struct Options {
     /// How long the start of a daemon waits for the one it dials to be reachable. Daemons find each other without it, but
     /// only after the pauses that they make between attempts.
     pub patience: Duration,
+    /// Keys of the validator to set otherwise, each `key=value`.
+    pub validator_set: Vec<String>,
 }
 
 impl Default for Options {
@@ -60,6 +62,7 @@ impl Default for Options {
             workers: 2,
             block_time: Duration::from_secs(1),
             patience: Duration::from_secs(30),
+            validator_set: Vec::new(),
         }
     }
 }
@@ -207,13 +210,12 @@ impl Network {
         let chain_url = chain.url().unwrap_or_default();
         let client = Subtensor::new(&[&chain_url], true)?;
 
-        let patience = options.patience;
-        let mut setup = Setup { directory: &directory, binaries, patience, children: Vec::new(), daemons: Vec::new() };
+        let mut setup = Setup { directory: &directory, binaries, options, children: Vec::new(), daemons: Vec::new() };
         let ports =
             settings::free_ports(usize::from(1 + options.miners + options.workers)).map_err(NetworkError::Ports)?;
         let world = World { chain_url: chain_url.clone(), wallets: directory.wallets() };
         let started_at_ms = SystemClock::new().unix_ms();
-        setup.start_all(&world, &keys, options.workers, &ports).await?;
+        setup.start_all(&world, &keys, &ports).await?;
         let Setup { children, daemons, .. } = setup;
 
         let database = settings::database(&directory.of_daemon("validator")?);
@@ -382,25 +384,24 @@ fn seen(progress: &Progress) -> String {
 struct Setup<'a> {
     directory: &'a Directory,
     binaries: &'a Binaries,
-    patience: Duration,
+    options: &'a Options,
     children: Vec<Child>,
     daemons: Vec<Daemon>,
 }
 
 impl Setup<'_> {
-    async fn start_all(
-        &mut self,
-        world: &World,
-        keys: &Keys,
-        workers: u16,
-        ports: &[Ports],
-    ) -> Result<(), NetworkError> {
+    async fn start_all(&mut self, world: &World, keys: &Keys, ports: &[Ports]) -> Result<(), NetworkError> {
         let mut ports = ports.iter().copied();
         let mut next_ports = || ports.next().ok_or_else(|| NetworkError::Numbers("too few ports".to_owned()));
 
         let own = next_ports()?;
         let folder = self.directory.of_daemon("validator")?;
-        self.start("validator", &self.binaries.validator(), &world.validator(&folder, own))?;
+        self.start(
+            "validator",
+            &self.binaries.validator(),
+            &world.validator(&folder, own),
+            &self.options.validator_set,
+        )?;
         self.note("validator", own, Some(keys.validator), None);
         let axon = own.service;
         self.reachable(axon).await?;
@@ -409,17 +410,17 @@ impl Setup<'_> {
         for (number, hotkey) in (1..).zip(&keys.miners) {
             let (name, own) = (keys::miner_name(number), next_ports()?);
             let folder = self.directory.of_daemon(&name)?;
-            self.start(&name, &self.binaries.miner(), &world.miner(&name, &folder, own, (&keys.validator, axon)))?;
+            self.start(&name, &self.binaries.miner(), &world.miner(&name, &folder, own, (&keys.validator, axon)), &[])?;
             self.note(&name, own, Some(*hotkey), None);
             miners.push((name, own.service));
         }
         for (_, address) in &miners {
             self.reachable(*address).await?;
         }
-        for (number, (miner, address)) in (1..=workers).zip(miners.iter().cycle()) {
+        for (number, (miner, address)) in (1..=self.options.workers).zip(miners.iter().cycle()) {
             let (name, own) = (keys::worker_name(number), next_ports()?);
             let folder = self.directory.of_daemon(&name)?;
-            self.start(&name, &self.binaries.worker(), &settings::worker(&name, &folder, own, *address))?;
+            self.start(&name, &self.binaries.worker(), &settings::worker(&name, &folder, own, *address), &[])?;
             self.note(&name, own, None, Some(miner.clone()));
         }
         Ok(())
@@ -427,7 +428,7 @@ impl Setup<'_> {
 
     /// Waits until somebody listens at `address`, no longer than patience lasts.
     async fn reachable(&mut self, address: SocketAddr) -> Result<(), NetworkError> {
-        let patience_ends = Instant::now() + self.patience;
+        let patience_ends = Instant::now() + self.options.patience;
         while Instant::now() < patience_ends && TcpStream::connect(address).await.is_err() {
             self.children.iter_mut().try_for_each(Child::check)?;
             tokio::time::sleep(LOOK_CLOSELY).await;
@@ -436,12 +437,12 @@ impl Setup<'_> {
     }
 
     /// Writes the configuration and starts the daemon with it.
-    fn start(&mut self, name: &str, binary: &Path, config: &Value) -> Result<(), NetworkError> {
+    fn start(&mut self, name: &str, binary: &Path, config: &Value, assignments: &[String]) -> Result<(), NetworkError> {
         let path = self.directory.of_daemon(name)?.join("config.yaml");
         // A JSON text is YAML; block style is for whoever opens the file.
         let text = serde_yaml::to_string(config).unwrap_or_else(|_| config.to_string());
         write(&path, &text)?;
-        self.children.push(Child::start(name, binary, &path, self.log(name))?);
+        self.children.push(Child::start(name, binary, &path, assignments, self.log(name))?);
         Ok(())
     }
 
