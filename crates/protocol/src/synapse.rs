@@ -366,8 +366,12 @@ impl Serialize for BodyText<'_> {
         map.serialize_entry("timeout", &self.body.timeout)?;
         map.serialize_entry("total_size", &0)?;
         map.serialize_entry("header_size", &0)?;
-        map.serialize_entry("dendrite", &self.body.dendrite)?;
-        map.serialize_entry("axon", &self.body.axon)?;
+        // Absent reads as an empty terminal; a reference client trips over null.
+        for (key, terminal) in [("dendrite", &self.body.dendrite), ("axon", &self.body.axon)] {
+            if let Some(terminal) = terminal {
+                map.serialize_entry(key, terminal)?;
+            }
+        }
         map.serialize_entry("computed_body_hash", "")?;
         map.serialize_entry("request", &self.body.request)?;
         map.serialize_entry("response", &self.response)?;

@@ -379,6 +379,14 @@ fn a_success_reply_has_the_recorded_form_without_the_request() {
 }
 
 #[test]
+fn a_reply_to_an_unread_request_leaves_out_what_it_does_not_know() {
+    let reply = Reply::success(SynapseKind::Task, &Default::default(), Some("x"), Duration::ZERO);
+    let body: Value = serde_json::from_str(&reply.body).unwrap();
+    assert_eq!((body.get("dendrite"), &body["axon"]["status_code"]), (None, &json!(200)));
+    assert_eq!(read_reply(200, Some("application/json"), reply.body.as_bytes()), Ok("x".to_owned()));
+}
+
+#[test]
 fn a_refusal_has_the_recorded_headers_and_is_signed() {
     for exchange in vectors().exchanges.into_iter().filter(|exchange| exchange.axon_signature.is_some()) {
         let Exchange { name, request, response, .. } = exchange;
