@@ -334,6 +334,20 @@ async fn who_does_not_prove_to_be_a_member_is_refused_with_a_signed_reply() {
 }
 
 #[tokio::test]
+async fn an_address_that_keeps_forging_is_held_off_until_its_window_is_over() {
+    let world = World::start().await;
+    let client = world.client(miner());
+    let forge = || tampered(client.request(SynapseKind::Task, "x"), "bt_header_dendrite_signature", None);
+    for _ in 0..MAX_REFUSED {
+        assert_eq!(client.send(forge()).await.status, 401);
+    }
+    assert_eq!(client.post(SynapseKind::Task, "x").await.status, 429);
+    world.clock.advance(REFUSED_WINDOW);
+    assert_eq!(client.post(SynapseKind::Task, "x").await.status, 200);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_request_is_good_once_and_for_a_short_time() {
     let world = World::start().await;
     let client = world.client(miner());
