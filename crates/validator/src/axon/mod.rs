@@ -1,7 +1,7 @@
 //! The axon: the HTTP server where miners' synapses arrive (miner-validator spec 1, 3 and 8).
 //!
 //! A request passes, in this order: the route, membership and signature of the headers, the rate limit, the body, the
-//! session ([`exchange`]), and then the [`Desk`], whose answer goes back sealed. Each refusal ends the way; nothing of the
+//! session (`exchange`), and then the [`Desk`], whose answer goes back sealed. Each refusal ends the way; nothing of the
 //! database or of a library's errors reaches a peer.
 //!
 //! The axon owns the tables of sessions, nonces and rates, all bounded; it knows nothing of challenges.
