@@ -4,6 +4,7 @@
 //! the axon, and only then its address on chain and the loops. So nobody finds a validator that cannot serve yet.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +15,12 @@ use byteleap_daemon::clock::Clock;
 use byteleap_daemon::tasks::{self, Tasks};
 use byteleap_protocol::hotkey::{Hotkey, Signer};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, StatusPage};
+use crate::axon::Axon;
 use crate::challenge::schedule::Scheduler;
 use crate::challenge::verify::Verifier;
 use crate::config::Settings;
@@ -60,6 +63,8 @@ pub struct World {
 /// Where the validator can be reached.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
+    /// By miners.
+    pub axon: SocketAddr,
     /// By operators.
     pub admin: SocketAddr,
 }
@@ -84,6 +89,14 @@ pub enum StartError {
         /// The subnet.
         netuid: u16,
     },
+    /// The axon's port is taken.
+    #[error("miners cannot be served on {address}; check axon.host and port")]
+    Axon {
+        /// Where it should listen.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The admin port is taken.
     #[error(transparent)]
     Admin(#[from] BindError),
@@ -107,66 +120,107 @@ pub async fn open_store(settings: &Settings, clock: &dyn Clock) -> Result<Store,
 /// What would keep the validator from its work: see [`StartError`].
 pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<Addresses, StartError> {
     let World { chain, signer, clock, metrics } = world;
-    let own = signer.hotkey();
+    let (own, netuid) = (signer.hotkey(), settings.netuid);
     let store = open_store(settings, clock.as_ref()).await?;
     let voided = store.void_interrupted(clock.unix_ms()).await?;
     tracing::info!(database = %settings.database, voided, "database open");
 
-    let cache = MetagraphCache::new(Arc::clone(&chain), settings.netuid, Arc::clone(&clock));
+    let cache = MetagraphCache::new(Arc::clone(&chain), netuid, Arc::clone(&clock));
     let members = cache.members();
     first_metagraph(&cache).await.map_err(StartError::Chain)?;
-    let uid = members.uid(&own).ok_or(StartError::NotRegistered { hotkey: own, netuid: settings.netuid })?;
-
-    let admin = Admin::bind(settings.admin).await?;
-    let (rules, proof_arrived) = (Arc::new(settings.challenge.clone()), Arc::new(Notify::new()));
-    let desk = Desk::new(store.clone(), Arc::clone(&rules), Arc::clone(&clock), Arc::clone(&proof_arrived));
-    let scheduler = Scheduler::new(store.clone(), rules, members.clone(), Arc::clone(&clock));
-    let verifier = Verifier::new(
-        store.clone(),
-        Arc::clone(&clock),
-        proof_arrived,
-        settings.verification_concurrency,
-        settings.verification_interval,
-    );
-    let readiness = Readiness::new();
-    let health = Health {
-        database: readiness.gate("database", "not looked at yet"),
-        metagraph: readiness.gate("metagraph", "not looked at yet"),
-        store: store.clone(),
-        members: members.clone(),
-        clock: Arc::clone(&clock),
-    };
-
+    let uid = members.uid(&own).ok_or(StartError::NotRegistered { hotkey: own, netuid })?;
     let sync_interval = settings.sync_interval;
     tasks.service("metagraph", |stop| endless(cache.run(sync_interval, stop)));
-    tasks.service("health", |stop| endless(health.run(stop)));
-    tasks.service("scheduler", |stop| endless(schedule(scheduler, stop)));
-    tasks.restarting("verifier", RESTART_PAUSE, move |stop| verifier.clone().run(stop));
-    let (netuid, scoring_interval) = (settings.netuid, settings.scoring_interval);
-    let scorer = Scorer {
-        store: store.clone(),
-        chain: Arc::clone(&chain),
-        netuid,
-        clock: Arc::clone(&clock),
-        rules: settings.scoring.clone(),
-    };
-    let submitter = Submitter {
-        store: store.clone(),
-        chain,
-        signer,
-        clock: Arc::clone(&clock),
-        netuid,
-        settings: settings.weights.clone(),
-    };
-    tasks.service("scoring", |stop| endless(score::run(scorer, scoring_interval, stop)));
-    tasks.service("weights", |stop| endless(weights::run(submitter, stop)));
-    let page = StatusPage { store, members, clock, own, uid, netuid: settings.netuid };
-    let addresses = Addresses { admin: admin.address() };
+
+    let (listener, axon) = bind(settings.axon).await?;
+    let admin = Admin::bind(settings.admin).await?;
+    let addresses = Addresses { axon, admin: admin.address() };
+    let shared = Shared { settings, store, chain, signer, clock, members, tasks };
+    shared.challenge(listener, axon.port());
+    shared.score();
+    let readiness = shared.readiness();
+    let page = StatusPage { store: shared.store, members: shared.members, clock: shared.clock, own, uid, netuid };
     let pages = admin::pages(page, readiness, metrics, addresses.admin);
     tasks.service("admin", |stop| admin.serve(pages, stop));
-    drop(desk);
-    tracing::info!(hotkey = %own, uid, netuid = settings.netuid, admin = %addresses.admin, "validator started");
+    tracing::info!(hotkey = %own, uid, netuid, %axon, admin = %addresses.admin, "validator started");
     Ok(addresses)
+}
+
+/// What the parts are built from.
+struct Shared<'a> {
+    settings: &'a Settings,
+    store: Store,
+    chain: Arc<dyn Chain>,
+    signer: Arc<dyn Signer>,
+    clock: Arc<dyn Clock>,
+    members: Members,
+    tasks: &'a Tasks,
+}
+
+impl Shared<'_> {
+    /// Challenges, from the first row to the verdict, and the axon where they are answered.
+    fn challenge(&self, listener: TcpListener, port: u16) {
+        let Self { settings, store, chain, signer, clock, members, tasks } = self;
+        let (rules, proof_arrived) = (Arc::new(settings.challenge.clone()), Arc::new(Notify::new()));
+        let desk = Desk::new(store.clone(), Arc::clone(&rules), Arc::clone(clock), Arc::clone(&proof_arrived));
+        let axon = Axon::new(Arc::clone(signer), members.clone(), Arc::clone(clock), settings.rate_limit, desk)
+            .without(settings.disabled_routes.clone());
+        tasks.service("axon", |stop| axon.serve(listener, stop));
+        let (chain, signer) = (Arc::clone(chain), Arc::clone(signer));
+        let (netuid, external_ip) = (settings.netuid, settings.external_ip);
+        tasks.job("axon address", |stop| endless(publish_axon(chain, netuid, external_ip, port, signer, stop)));
+        let scheduler = Scheduler::new(store.clone(), rules, members.clone(), Arc::clone(clock));
+        tasks.service("scheduler", |stop| endless(schedule(scheduler, stop)));
+        let (concurrency, interval) = (settings.verification_concurrency, settings.verification_interval);
+        let verifier = Verifier::new(store.clone(), Arc::clone(clock), proof_arrived, concurrency, interval);
+        tasks.restarting("verifier", RESTART_PAUSE, move |stop| verifier.clone().run(stop));
+    }
+
+    /// Rounds of scores, and the weights that follow from them.
+    fn score(&self) {
+        let Self { settings, store, chain, signer, clock, tasks, .. } = self;
+        let scorer = Scorer {
+            store: store.clone(),
+            chain: Arc::clone(chain),
+            netuid: settings.netuid,
+            clock: Arc::clone(clock),
+            rules: settings.scoring.clone(),
+        };
+        let submitter = Submitter {
+            store: store.clone(),
+            chain: Arc::clone(chain),
+            signer: Arc::clone(signer),
+            clock: Arc::clone(clock),
+            netuid: settings.netuid,
+            settings: settings.weights.clone(),
+        };
+        let interval = settings.scoring_interval;
+        tasks.service("scoring", |stop| endless(score::run(scorer, interval, stop)));
+        tasks.service("weights", |stop| endless(weights::run(submitter, stop)));
+    }
+
+    /// What `/readyz` tells.
+    fn readiness(&self) -> Readiness {
+        let readiness = Readiness::new();
+        let health = Health {
+            database: readiness.gate("database", "not looked at yet"),
+            metagraph: readiness.gate("metagraph", "not looked at yet"),
+            store: self.store.clone(),
+            members: self.members.clone(),
+            clock: Arc::clone(&self.clock),
+        };
+        self.tasks.service("health", |stop| endless(health.run(stop)));
+        readiness
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    bound.await.map_err(|source| StartError::Axon { address, source })
 }
 
 /// Reads the chain until it answers or the time is over.
@@ -204,7 +258,7 @@ async fn schedule(scheduler: Scheduler, stop: CancellationToken) {
 }
 
 /// Publishes where the axon is, until the chain has it. An address that nobody else can dial is not published.
-pub async fn publish_axon(
+async fn publish_axon(
     chain: Arc<dyn Chain>,
     netuid: u16,
     external_ip: Option<IpAddr>,
