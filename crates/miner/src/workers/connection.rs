@@ -84,7 +84,7 @@ pub(super) async fn serve(
 ) {
     let first = tokio::select! {
         () = stop.cancelled() => Err(End::Close(CloseCode::Normal)),
-        first = tokio::time::timeout(REGISTRATION_TIMEOUT, registration(&mut socket)) => {
+        first = tokio::time::timeout(REGISTRATION_TIMEOUT, registration(&mut socket, peer)) => {
             first.unwrap_or(Err(End::Close(CloseCode::Normal)))
         }
     };
@@ -102,14 +102,14 @@ pub(super) async fn serve(
 }
 
 /// Waits for the first message, which must be a valid `register`.
-async fn registration(socket: &mut Socket) -> Result<Register, End> {
+async fn registration(socket: &mut Socket, peer: SocketAddr) -> Result<Register, End> {
     loop {
         let Some(data) = payload(socket.next().await)? else { continue };
         return match decode(data).await {
             Ok(WorkerFrame::Register(register)) => Ok(register),
             Ok(_) => Err(End::Close(CloseCode::InvalidRegistration)),
             Err(error) => {
-                tracing::warn!(%error, "a worker's registration is refused");
+                tracing::warn!(%peer, %error, "registration refused");
                 Err(End::Close(error.close_code()))
             }
         };

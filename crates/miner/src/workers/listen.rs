@@ -23,8 +23,9 @@ use super::{
 /// idle workers 13 MB.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 
-/// Connections that have not registered yet, all peers together.
-const MAX_UNREGISTERED: usize = 128;
+/// Connections that have not registered yet, all peers together; more wait in the kernel's queue, so that nobody is
+/// turned away when all workers come back at once.
+const MAX_UNREGISTERED: usize = 32;
 
 /// How long the HTTP head may take, and our answer to it.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,6 +38,10 @@ pub(crate) async fn serve(listener: TcpListener, desk: Desk, stop: CancellationT
     let unregistered = Arc::new(Semaphore::new(MAX_UNREGISTERED));
     let connections = TaskTracker::new();
     loop {
+        let permit = tokio::select! {
+            () = stop.cancelled() => break,
+            Ok(permit) = Arc::clone(&unregistered).acquire_owned() => permit,
+        };
         let (stream, peer) = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
@@ -47,10 +52,6 @@ pub(crate) async fn serve(listener: TcpListener, desk: Desk, stop: CancellationT
                     continue;
                 }
             },
-        };
-        let Ok(permit) = Arc::clone(&unregistered).try_acquire_owned() else {
-            tracing::debug!(%peer, "connection refused: too many unregistered ones");
-            continue;
         };
         let (desk, stop) = (desk.clone(), stop.clone());
         connections.spawn(async move {

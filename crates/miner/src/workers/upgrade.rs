@@ -144,6 +144,8 @@ impl<'head> Request<'head> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     fn head(lines: &[&str]) -> Vec<u8> {
@@ -219,6 +221,23 @@ mod tests {
         for bad in [&b"nonsense\r\n\r\n"[..], b"GET / HTTP/1.1\r\n\r\n", b"PUT / HTTP/1.1\r\n\r\n"] {
             let Answer::Refuse(text) = answer(bad) else { panic!("accepted") };
             assert!(text.contains("ByteLeap") && text.contains("miner_url"), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_stranger_sends_is_answered_in_http(head in any::<Vec<u8>>()) {
+            let Answer::Refuse(text) = answer(&head) else { panic!("noise is no key") };
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+            prop_assert!(head.starts_with("HTTP/1.1 4"));
+            let length = format!("Content-Length: {}", body.len());
+            prop_assert!(head.lines().any(|line| line == length));
+        }
+
+        #[test]
+        fn exactly_keys_of_sixteen_bytes_are_switched(key in vec(any::<u8>(), 0..40)) {
+            let switched = matches!(upgrade_with(&STANDARD.encode(&key)), Answer::Switch(_));
+            prop_assert_eq!(switched, key.len() == KEY_BYTES);
         }
     }
 
