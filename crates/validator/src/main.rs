@@ -20,6 +20,8 @@ use byteleap_validator::store::Store;
 use byteleap_validator::weights::report::WeightsCommand;
 use byteleap_validator::weights::{self, Submitter};
 use clap::{Parser, Subcommand};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpListener;
 
 /// Name of the log file in `logging.log_dir`.
@@ -183,13 +185,19 @@ async fn migrate(settings: Settings, command: MigrateCommand) -> Result<(), Fail
         }
         MigrateCommand::Status => {
             for step in store.migrate_status().await? {
-                let state = step.applied_at_ms.map_or("waits".to_owned(), |at_ms| format!("applied at {at_ms} ms"));
+                let state = step.applied_at_ms.map_or("waits".to_owned(), |at_ms| format!("applied {}", date(at_ms)));
                 writeln!(out, "{:04} {} {state}", step.version, step.name)?;
             }
         }
     }
     store.close().await;
     Ok(())
+}
+
+/// A moment as people read it, UTC.
+fn date(at_ms: i64) -> String {
+    let moment = OffsetDateTime::from_unix_timestamp(at_ms.div_euclid(1000)).ok();
+    moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{at_ms} ms"))
 }
 
 async fn weights(settings: Settings, command: WeightsCommand) -> Result<(), Failure> {

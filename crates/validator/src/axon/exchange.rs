@@ -9,7 +9,7 @@ use std::sync::Arc;
 use byteleap_protocol::canonical;
 use byteleap_protocol::code::ErrorCode;
 use byteleap_protocol::hotkey::Hotkey;
-use byteleap_protocol::payload::{ErrorAnswer, TokenRecord, TokenRequest};
+use byteleap_protocol::payload::ErrorAnswer;
 use byteleap_protocol::session::{OpenError, ReceivedPackage, Session, SessionInitRequest};
 use byteleap_protocol::synapse::SynapseKind;
 use rand_core::OsRng;
@@ -85,22 +85,12 @@ pub(super) async fn answer<D: Desk>(
             exchange.serve(payload, move |data| async move { desk.prove(caller, data).await }).await
         }
         SynapseKind::GetVmgwEnrollToken => {
-            exchange.serve(payload, |request| std::future::ready(Ok(no_issuer(&request)))).await
+            exchange.serve(payload, move |request| async move { desk.token(caller, request).await }).await
         }
         SynapseKind::SessionInit => {
             let refusal = ErrorAnswer::new(ErrorCode::SessionRequired, "No processor for SESSION_INIT_V1");
             Ok(canonical::ascii(&refusal))
         }
-    }
-}
-
-/// No marketplace issues tokens yet: the miner goes on to the next validator.
-fn no_issuer(request: &TokenRequest) -> TokenRecord {
-    TokenRecord {
-        worker_id: request.worker_id.to_string(),
-        code: ErrorCode::NetworkError.number(),
-        error_message: Some("no token issuer".to_owned()),
-        ..TokenRecord::default()
     }
 }
 

@@ -29,7 +29,7 @@ use byteleap_protocol::code::ErrorCode;
 use byteleap_protocol::hotkey::{Hotkey, Signer};
 use byteleap_protocol::payload::{
     CommitmentData, CommitmentResponse, ErrorAnswer, HeartbeatData, HeartbeatResponse, ProofData, ProofReceipt,
-    TaskRequest, TaskResponse,
+    TaskRequest, TaskResponse, TokenRecord, TokenRequest,
 };
 use byteleap_protocol::synapse::{
     AxonMark, NonceSource, NonceTable, Refusal, Reply, RequestBody, RequestHead, SynapseKind,
@@ -90,6 +90,13 @@ pub trait Desk: Send + Sync + 'static {
 
     /// A worker of the caller opens what was asked.
     fn prove(&self, caller: Hotkey, data: ProofData) -> impl Future<Output = Result<ProofReceipt, ErrorAnswer>> + Send;
+
+    /// A miner asks for an enrolment token of one of its workers.
+    fn token(
+        &self,
+        caller: Hotkey,
+        request: TokenRequest,
+    ) -> impl Future<Output = Result<TokenRecord, ErrorAnswer>> + Send;
 }
 
 impl Desk for crate::desk::Desk {
@@ -107,6 +114,10 @@ impl Desk for crate::desk::Desk {
 
     async fn prove(&self, caller: Hotkey, data: ProofData) -> Result<ProofReceipt, ErrorAnswer> {
         Ok(Self::prove(self, caller, data).await?)
+    }
+
+    async fn token(&self, caller: Hotkey, request: TokenRequest) -> Result<TokenRecord, ErrorAnswer> {
+        Ok(Self::token(self, caller, request).await?)
     }
 }
 

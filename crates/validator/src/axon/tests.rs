@@ -74,6 +74,10 @@ impl Desk for Echo {
     async fn prove(&self, _: Hotkey, _: ProofData) -> Result<ProofReceipt, ErrorAnswer> {
         Err(ErrorAnswer { error: "Challenge not in committed state".to_owned(), error_code: None })
     }
+
+    async fn token(&self, _: Hotkey, request: TokenRequest) -> Result<TokenRecord, ErrorAnswer> {
+        Ok(TokenRecord { worker_id: request.worker_id.to_string(), code: 1003, ..TokenRecord::default() })
+    }
 }
 
 /// A running axon.

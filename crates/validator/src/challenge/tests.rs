@@ -16,7 +16,7 @@ use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::{Iterations, MatrixSize, Unit};
 use byteleap_protocol::merkle::{MerkleTree, NodeHash};
 use byteleap_protocol::payload::{
-    Commitment, CommitmentData, HeartbeatData, ProofData, ProofRequest, ProofResponse, TaskRequest,
+    Commitment, CommitmentData, HeartbeatData, ProofData, ProofRequest, ProofResponse, TaskRequest, TokenRequest,
 };
 use serde_json::json;
 use tokio::sync::Notify;
@@ -417,4 +417,17 @@ async fn a_verdict_is_given_once() {
     let key = world.row(&item).await.key;
     assert!(world.store.conclude(key, Verdict::Verified, 1.0, START_MS).await.unwrap());
     assert!(!world.store.conclude(key, Verdict::Verified, 1.0, START_MS).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_token_request_is_answered_at_once_by_whether_the_worker_lives() {
+    let world = World::new(rules()).await;
+    world.hear(MINER, &["w"]).await;
+    let code = async |caller| {
+        let request = TokenRequest { worker_id: "w".parse().unwrap() };
+        world.desk.token(caller, request).await.unwrap().code
+    };
+    assert_eq!((code(MINER).await, code(STRANGER).await), (1003, 1000));
+    world.clock.advance(Duration::from_secs(121));
+    assert_eq!(code(MINER).await, 1000);
 }
