@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use byteleap_protocol::{hotkey::Hotkey, id::WorkerId};
 use byteleap_scoring::{
-    Facts, Outcome, Profile, Round, Rules,
+    Facts, Outcome, Profile, ProfileName, Round, Rules,
     facts::{ChallengeFacts, ComputeTime, LeaseScore, MinerFacts, PresenceDay, WorkerFacts},
     presence::{Bucket, DayBits},
     reason::{ChallengeZero, LeaseZero, MinerZero, WorkerZero},
@@ -69,6 +69,20 @@ fn leases_make_nine_tenths_and_challenges_one() {
     assert_eq!(round.miners[0].challenge_zero, Some(ChallengeZero::NoPerformance));
     assert_eq!(round.miners[1].lease.zero, Some(LeaseZero::NoLease));
     assert_eq!(round.workers[0].zero, Some(WorkerZero::NoChallenge));
+}
+
+#[test]
+fn the_profile_of_leases_alone_is_the_default_with_shares_of_one_and_nothing() {
+    let alone = Profile::named(ProfileName::Docs1000);
+    let changed = Profile { name: alone.name, lease_weight: 1.0, challenge_weight: 0.0, ..Profile::default() };
+    assert_eq!(alone, changed);
+    let rules = Rules::new(alone, Windows::default()).expect("rules");
+    let miners = [miner(0, [leased(1.0)]), miner(1, [challenged(36, 500.0)]), miner(2, [leased(0.25)])];
+    let facts = Facts { now_ms: NOW_MS, miners: miners.into(), ..Facts::default() };
+    let round = score(&rules, &facts);
+    assert_eq!(weights(&round), [0.8, 0.0, 0.2]);
+    assert_eq!(round.miners[1].challenge, 1.0, "the challenge score is told, though it does not count");
+    assert_eq!(round.miners[1].zero, Some(MinerZero::NotWeighed));
 }
 
 #[test]

@@ -64,7 +64,8 @@ fn worker() -> impl Strategy<Value = WorkerFacts> {
     )
 }
 
-fn facts() -> impl Strategy<Value = Facts> {
+/// Facts of a few miners, some of them offline, unregistered or without workers.
+pub(super) fn facts() -> impl Strategy<Value = Facts> {
     let miner = (proptest::bool::weighted(0.8), proptest::bool::weighted(0.8), vec(worker(), 0..4));
     let owners = vec((0..6_u8, 0..13_000_000_i64), 4);
     (vec(miner, 0..6), owners).prop_map(|(miners, owners)| {
@@ -82,7 +83,8 @@ fn facts() -> impl Strategy<Value = Facts> {
     })
 }
 
-fn rules() -> impl Strategy<Value = Rules> {
+/// Each of the named profiles.
+pub(super) fn rules() -> impl Strategy<Value = Rules> {
     proptest::sample::select(vec![ProfileName::Docs9010, ProfileName::Docs1000, ProfileName::Reference005])
         .prop_map(|name| Rules::new(Profile::named(name), Windows::default()).expect("rules"))
 }

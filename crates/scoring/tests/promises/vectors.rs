@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use byteleap_chain::{Weights, cap_largest_share};
 use byteleap_protocol::{
     hotkey::Hotkey,
     id::{GpuUuid, WorkerId},
@@ -22,6 +23,25 @@ struct File {
     float_tolerance_rel: f64,
     scenarios: Vec<Scenario>,
     ranked_mode_scores: Vec<RankedScores>,
+    u16_emit: Vec<Emission>,
+    process_weights: Vec<Processing>,
+}
+
+#[derive(Deserialize)]
+struct Emission {
+    uids: Vec<u16>,
+    weights: Vec<f64>,
+    out_uids: Vec<u16>,
+    out_u16: Vec<u16>,
+}
+
+#[derive(Deserialize)]
+struct Processing {
+    weights: Vec<f64>,
+    min_allowed_weights: usize,
+    max_weight_limit: f64,
+    out_emit_uids: Vec<u16>,
+    out_emit_u16: Vec<u16>,
 }
 
 #[derive(Deserialize)]
@@ -275,12 +295,8 @@ impl Scenario {
 
 /// The chain's 16-bit values of a round (chain spec 5.3, `emit`), by uid.
 fn emitted(round: &Round) -> Option<Vec<(u16, u16)>> {
-    let payable = round.payable();
-    let top = payable.iter().map(|(_, weight)| *weight).fold(0.0, f64::max);
-    let value = |weight: f64| (weight / top * 65_535.0).round_ties_even() as u16;
-    let values: Vec<(u16, u16)> =
-        payable.iter().map(|(uid, weight)| (*uid, value(*weight))).filter(|(_, value)| *value > 0).collect();
-    (!values.is_empty()).then_some(values)
+    let weights = Weights::emit(&round.payable(), 0).expect("a round's weights are shares");
+    weights.map(|weights| weights.pairs().collect())
 }
 
 #[track_caller]
@@ -372,4 +388,29 @@ fn ranks_score_as_recorded() {
             close(&format!("rank {rank} of {total}"), rank_score(rank, total), expected, 1e-12);
         }
     }
+}
+
+#[test]
+fn weights_become_integers_as_recorded() {
+    let emit = |pairs: &[(u16, f64)]| {
+        let weights = Weights::emit(pairs, 0).expect("weights");
+        weights.map(|weights| (weights.uids().to_vec(), weights.values().to_vec())).unwrap_or_default()
+    };
+    let file = file();
+    assert_eq!(file.u16_emit.len(), 9);
+    for Emission { uids, weights, out_uids, out_u16 } in file.u16_emit {
+        let pairs: Vec<_> = uids.into_iter().zip(weights).collect();
+        assert_eq!(emit(&pairs), (out_uids, out_u16), "{pairs:?}");
+    }
+    let mut seen = 0;
+    for case in file.process_weights {
+        let paid: Vec<(u16, f64)> = (0..).zip(case.weights).filter(|(_, weight)| *weight > 0.0).collect();
+        // Vectors that are too short are filled in our own way (chain spec 5.3).
+        if paid.len() >= case.min_allowed_weights {
+            seen += 1;
+            let emitted = emit(&cap_largest_share(&paid, case.max_weight_limit));
+            assert_eq!(emitted, (case.out_emit_uids, case.out_emit_u16), "{paid:?}");
+        }
+    }
+    assert_eq!(seen, 4);
 }
