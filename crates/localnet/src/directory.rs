@@ -97,6 +97,19 @@ impl Directory {
         }
     }
 
+    /// The folder of one daemon, emptied.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be emptied or made.
+    pub fn anew_of_daemon(&self, name: &str) -> Result<PathBuf, DirectoryError> {
+        let path = self.path.join(name);
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(DirectoryError::Io { path, source }),
+            _ => self.of_daemon(name),
+        }
+    }
+
     fn forget(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
@@ -130,6 +143,16 @@ mod tests {
         assert!(daemon.exists());
         let directory = Directory::open(folder.path(), true).unwrap();
         assert!(!daemon.exists() && kept.exists() && directory.logs().exists());
+    }
+
+    #[test]
+    fn a_folder_begins_anew_whether_it_was_there_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::open(folder.path(), false).unwrap();
+        let validator = directory.anew_of_daemon("validator").unwrap();
+        fs::write(validator.join("validator.db"), "").unwrap();
+        assert_eq!(directory.of_daemon("validator").unwrap().read_dir().unwrap().count(), 1);
+        assert_eq!(directory.anew_of_daemon("validator").unwrap().read_dir().unwrap().count(), 0);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use byteleap_localnet::{
     Display, Network, Options,
     binaries::Binaries,
     market::{self, Leased},
-    network::{self, Outcome},
+    network,
     status::{self, Status},
 };
 use clap::{Args, Parser, Subcommand};
@@ -55,7 +55,8 @@ struct Up {
     /// Number of workers, dealt to the miners in turn.
     #[arg(long, default_value_t = 2)]
     workers: u16,
-    /// Forget the state of earlier runs first.
+    /// Forget the wallets and identities of earlier runs first. (The chain, and the validator's record of it, begin anew
+    /// at every start.)
     #[arg(long)]
     fresh: bool,
     /// Stop once the chain holds weights that came from a verified challenge of this run, and print them as one JSON line.
@@ -133,7 +134,7 @@ async fn up(directory: PathBuf, arguments: &Up) -> anyhow::Result<()> {
         result = show(&mut network, arguments) => result,
         signal = signals.next() => {
             eprintln!("{signal}: stopping");
-            if arguments.until_weights { Err(anyhow::anyhow!("interrupted before the weights came")) } else { Ok(None) }
+            if arguments.until_weights { Err(anyhow::anyhow!("interrupted before the weights came")) } else { Ok(()) }
         }
     };
     // A second signal kills the daemons instead of waiting for them.
@@ -141,20 +142,16 @@ async fn up(directory: PathBuf, arguments: &Up) -> anyhow::Result<()> {
         () = network.stop() => {}
         _ = signals.next() => {}
     }
-    if let Some(outcome) = ended? {
-        writeln!(io::stdout(), "{}", serde_json::to_string(&outcome)?)?;
-    }
-    Ok(())
+    ended
 }
 
-async fn show(network: &mut Network, arguments: &Up) -> anyhow::Result<Option<Outcome>> {
+async fn show(network: &mut Network, arguments: &Up) -> anyhow::Result<()> {
     let mut display = Display::new();
-    if arguments.until_weights {
-        let timeout = Duration::from_secs(arguments.timeout_s);
-        Ok(Some(network.until_weights(timeout, &mut display).await?))
-    } else {
-        Err(network.watch(&mut display).await.into())
+    if !arguments.until_weights {
+        return Err(network.watch(&mut display).await.into());
     }
+    let outcome = network.until_weights(Duration::from_secs(arguments.timeout_s), &mut display).await?;
+    Ok(writeln!(io::stdout(), "{}", serde_json::to_string(&outcome)?)?)
 }
 
 async fn chain(directory: &Path, arguments: &Chain) -> anyhow::Result<()> {

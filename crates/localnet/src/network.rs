@@ -213,7 +213,7 @@ impl Network {
         let mut setup = Setup { directory: &directory, binaries, options, children: Vec::new(), daemons: Vec::new() };
         let ports =
             settings::free_ports(usize::from(1 + options.miners + options.workers)).map_err(NetworkError::Ports)?;
-        let world = World { chain_url: chain_url.clone(), wallets: directory.wallets() };
+        let world = World { chain_url: chain_url.clone(), wallets: directory.wallets(), workers: options.workers };
         let started_at_ms = SystemClock::new().unix_ms();
         setup.start_all(&world, &keys, &ports).await?;
         let Setup { children, daemons, .. } = setup;
@@ -309,13 +309,16 @@ impl Network {
         }
     }
 
-    /// Ends the daemons in the order in which they depend on one another, then the chain.
-    pub async fn stop(self) {
-        for child in self.children.iter().rev() {
-            child.terminate();
-        }
-        for child in self.children.into_iter().rev() {
-            child.ended().await;
+    /// Ends the daemons, each kind after those that depend on it, so that a challenge under way is still proved: workers,
+    /// miners, validator, and at last the chain.
+    pub async fn stop(mut self) {
+        let kinds = [usize::from(1 + self.miners), 1, 0];
+        for first in kinds {
+            let ending = self.children.split_off(first);
+            ending.iter().for_each(Child::terminate);
+            for child in ending {
+                child.ended().await;
+            }
         }
         self.chain.stop().await;
     }
@@ -395,7 +398,8 @@ impl Setup<'_> {
         let mut next_ports = || ports.next().ok_or_else(|| NetworkError::Numbers("too few ports".to_owned()));
 
         let own = next_ports()?;
-        let folder = self.directory.of_daemon("validator")?;
+        // The chain lives in memory and begins anew at every start: a record of a former one would be of another world.
+        let folder = self.directory.anew_of_daemon("validator")?;
         self.start(
             "validator",
             &self.binaries.validator(),

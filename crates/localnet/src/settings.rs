@@ -33,12 +33,15 @@ pub(crate) fn free_ports(daemons: usize) -> io::Result<Vec<Ports>> {
 pub(crate) struct World {
     pub(crate) chain_url: String,
     pub(crate) wallets: PathBuf,
+    pub(crate) workers: u16,
 }
 
 impl World {
     /// The validator's configuration. Challenges come every 10 s and count for 2 minutes, so that one suffices for a
-    /// score; rounds follow each other closely.
+    /// score; rounds follow each other closely. All workers share this machine's processors, so that each product takes
+    /// the longer the more there are.
     pub(crate) fn validator(&self, folder: &Path, ports: Ports) -> Value {
+        let challenge_timeout_s = (20 + 5 * u32::from(self.workers)).min(300);
         json!({
             "port": ports.service.port(),
             "axon": { "host": ports.service.ip() },
@@ -50,7 +53,7 @@ impl World {
             "database": { "url": database_url(folder) },
             "validation": {
                 "challenge_interval": 10,
-                "challenge_timeout": 60,
+                "challenge_timeout": challenge_timeout_s,
                 "ranking_window_minutes": 2,
                 "verification_interval": 1,
                 "challenge_type": "cpu_matrix",

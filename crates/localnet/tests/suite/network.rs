@@ -1,13 +1,20 @@
-//! The network as a whole, with stand-ins for the daemons: how it starts, goes wrong and ends.
+//! The network as a whole: the real daemons all the way round, and stand-ins for the ways in which it can go wrong.
 
 use std::{
+    collections::HashSet,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use byteleap_localnet::{Display, Network, NetworkError, Options, binaries::Binaries, progress::Stage, status};
+use byteleap_localnet::{
+    Display, Network, NetworkError, Options,
+    binaries::Binaries,
+    market::{self, MarketError},
+    progress::Stage,
+    status::{self, Status},
+};
 
 /// A folder for one network, with stand-ins for the daemons: each runs a line of shell.
 struct StandIns {
@@ -57,6 +64,61 @@ fn runs(id: u32) -> bool {
 
 fn ids(network: &Network) -> Vec<u32> {
     network.daemon_ids().into_iter().map(|(_, id)| id).collect()
+}
+
+#[tokio::test]
+async fn a_challenge_goes_all_the_way_round_and_the_chain_holds_its_weight() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { directory: folder.path().to_owned(), ..Options::default() };
+    let mut network = Network::start(&options, &Binaries::beside_this_process().unwrap()).await.unwrap();
+    let daemons = ids(&network);
+    let outcome = network.until_weights(Duration::from_secs(180), &mut Display::silent()).await;
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            let _kept = folder.keep();
+            panic!("{error}");
+        }
+    };
+    assert_eq!(outcome.weights, [(1, u16::MAX)], "the only miner holds all weight");
+    assert!(outcome.challenges_verified > 0);
+    let distinct: HashSet<&String> = outcome.challenge_ids.iter().collect();
+    assert_eq!(distinct.len(), outcome.challenges_verified);
+    assert!(outcome.extrinsic.starts_with("0x") && outcome.extrinsic.len() == 66, "{}", outcome.extrinsic);
+
+    let status = Status::of(folder.path()).await.unwrap();
+    assert!(status.running);
+    assert_eq!(status.progress.unwrap().weights, outcome.weights);
+    network.stop().await;
+    assert!(daemons.into_iter().all(|id| !runs(id)));
+    assert!(!Status::of(folder.path()).await.unwrap().running);
+}
+
+#[tokio::test]
+async fn without_the_route_for_commitments_the_wait_ends_and_names_that_stage() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        directory: folder.path().to_owned(),
+        validator_set: vec!["axon.disabled_routes=ChallengeSynapse".to_owned()],
+        ..Options::default()
+    };
+    let mut network = Network::start(&options, &Binaries::beside_this_process().unwrap()).await.unwrap();
+    let error = network.until_weights(Duration::from_secs(25), &mut Display::silent()).await.unwrap_err();
+    assert!(matches!(error, NetworkError::TimedOut { missing: Stage::Commitment, .. }), "{error}");
+    network.stop().await;
+}
+
+#[tokio::test]
+async fn the_market_leases_a_worker_of_the_running_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { directory: folder.path().to_owned(), ..Options::default() };
+    let network = Network::start(&options, &Binaries::beside_this_process().unwrap()).await.unwrap();
+    let miner = network.plan().daemons[1].hotkey.unwrap();
+    let leased = format!("{miner}:worker-1").parse().unwrap();
+    market::lease(network.plan().daemons[0].admin, &leased, 1.0).await.unwrap();
+    let refused = market::lease(network.plan().daemons[0].admin, &leased, f64::NAN).await.unwrap_err();
+    assert!(matches!(refused, MarketError::Refused { status: 422, .. }), "{refused}");
+    network.stop().await;
 }
 
 #[tokio::test]
