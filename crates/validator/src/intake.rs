@@ -155,8 +155,8 @@ fn specs(info: &SystemInfo) -> Specs {
 
 fn usage(info: &SystemInfo) -> Usage {
     Usage {
-        cpu_percent: info.cpu_usage.is_finite().then_some(info.cpu_usage),
-        memory_percent: info.memory_usage.is_finite().then_some(info.memory_usage),
+        cpu_percent: info.cpu_usage,
+        memory_percent: info.memory_usage,
         memory_free_mb: Some(info.memory_available),
         disk_free_gb: Some(info.disk_free),
         uptime_s: info.uptime_seconds.filter(|seconds| seconds.is_finite()).map(|seconds| seconds as i64),

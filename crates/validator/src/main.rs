@@ -14,14 +14,12 @@ use byteleap_daemon::logging;
 use byteleap_daemon::tasks::{self, Signals, Tasks};
 use byteleap_protocol::hotkey::{Hotkey, Signer};
 use byteleap_validator::config::{KEYS, Settings, advice};
-use byteleap_validator::score;
+use byteleap_validator::score::explain::{explain, instant};
 use byteleap_validator::service::{self, DRAIN_DEADLINE, World};
 use byteleap_validator::store::Store;
 use byteleap_validator::weights::report::WeightsCommand;
 use byteleap_validator::weights::{self, Submitter};
 use clap::{Parser, Subcommand};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpListener;
 
 /// Name of the log file in `logging.log_dir`.
@@ -82,7 +80,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Common(CommonCommand::Run) => run(&arguments.common, &config, settings),
         Command::Migrate(command) => cli::block_on(migrate(settings, command)),
         Command::Weights(command) => cli::block_on(weights(settings, command)),
-        Command::Explain { hotkey, json } => cli::block_on(explain(settings, hotkey, json)),
+        Command::Explain { hotkey, json } => cli::block_on(show_explanation(settings, hotkey, json)),
     }
 }
 
@@ -185,19 +183,14 @@ async fn migrate(settings: Settings, command: MigrateCommand) -> Result<(), Fail
         }
         MigrateCommand::Status => {
             for step in store.migrate_status().await? {
-                let state = step.applied_at_ms.map_or("waits".to_owned(), |at_ms| format!("applied {}", date(at_ms)));
+                let state =
+                    step.applied_at_ms.map_or("waits".to_owned(), |at_ms| format!("applied {}", instant(at_ms)));
                 writeln!(out, "{:04} {} {state}", step.version, step.name)?;
             }
         }
     }
     store.close().await;
     Ok(())
-}
-
-/// A moment as people read it, UTC.
-fn date(at_ms: i64) -> String {
-    let moment = OffsetDateTime::from_unix_timestamp(at_ms.div_euclid(1000)).ok();
-    moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{at_ms} ms"))
 }
 
 async fn weights(settings: Settings, command: WeightsCommand) -> Result<(), Failure> {
@@ -214,9 +207,9 @@ async fn weights(settings: Settings, command: WeightsCommand) -> Result<(), Fail
     Ok(write!(io::stdout(), "{text}")?)
 }
 
-async fn explain(settings: Settings, hotkey: Hotkey, json: bool) -> Result<(), Failure> {
+async fn show_explanation(settings: Settings, hotkey: Hotkey, json: bool) -> Result<(), Failure> {
     let store = Store::open(&settings.database).await?;
-    let explanation = score::explain::explain(&store, hotkey).await?;
+    let explanation = explain(&store, hotkey).await?;
     store.close().await;
     let Some(explanation) = explanation else {
         return Err(Failure::runtime("no scoring round yet: the validator makes one when it starts".to_owned()));

@@ -158,7 +158,7 @@ fn presence(availability: &Availability) -> String {
 }
 
 /// A moment in RFC 3339; the bare number where it is no date.
-fn instant(at_ms: i64) -> String {
+pub fn instant(at_ms: i64) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_ms) * 1_000_000)
         .ok()
         .and_then(|at| at.format(&Rfc3339).ok())

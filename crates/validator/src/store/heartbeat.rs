@@ -85,9 +85,9 @@ pub struct Specs {
 #[derive(Debug, Clone, Default)]
 pub struct Usage {
     /// Processor load in percent.
-    pub cpu_percent: Option<f64>,
+    pub cpu_percent: f64,
     /// Used memory in percent.
-    pub memory_percent: Option<f64>,
+    pub memory_percent: f64,
     /// Free memory in MiB.
     pub memory_free_mb: Option<i64>,
     /// Free space of `/` in GiB.

@@ -51,13 +51,19 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let hotkey = hotkey.to_string();
         let mut transaction = self.begin().await?;
-        let row = sqlx::query("SELECT score FROM leases WHERE hotkey = $1 AND worker_id = $2")
-            .bind(hotkey.as_str())
-            .bind(worker_id.as_str())
-            .fetch_optional(&mut *transaction)
-            .await?;
-        let old: Option<f64> = row.map(|row| row.try_get("score")).transpose()?;
-        let changed = old != Some(score.get());
+        let changed = sqlx::query(
+            "INSERT INTO lease_events (hotkey, worker_id, old, new, at)
+             SELECT $1, $2, (SELECT score FROM leases WHERE hotkey = $1 AND worker_id = $2), $3, $4
+             WHERE NOT EXISTS (SELECT 1 FROM leases WHERE hotkey = $1 AND worker_id = $2 AND score = $3)",
+        )
+        .bind(hotkey.as_str())
+        .bind(worker_id.as_str())
+        .bind(score.get())
+        .bind(at_ms)
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected()
+            > 0;
         sqlx::query(
             "INSERT INTO leases (hotkey, worker_id, score, source, received_at, changed_at)
              VALUES ($1, $2, $3, $4, $5, $5)
@@ -73,16 +79,6 @@ impl Store {
         .bind(at_ms)
         .execute(&mut *transaction)
         .await?;
-        if changed {
-            sqlx::query("INSERT INTO lease_events (hotkey, worker_id, old, new, at) VALUES ($1, $2, $3, $4, $5)")
-                .bind(hotkey.as_str())
-                .bind(worker_id.as_str())
-                .bind(old)
-                .bind(score.get())
-                .bind(at_ms)
-                .execute(&mut *transaction)
-                .await?;
-        }
         transaction.commit().await?;
         Ok(changed)
     }

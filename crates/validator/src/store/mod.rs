@@ -1,8 +1,8 @@
 //! The validator's memory: every fact that must outlive the process, in SQLite or PostgreSQL.
 //!
 //! One SQL text serves both engines. It goes through sqlx's `Any` driver, so only 64-bit integers, doubles, text and
-//! blobs cross it; booleans are 0 and 1, JSON is text, times are unix milliseconds in UTC (fields end in `_at_ms`).
-//! Only two statements know the engine: [`Engine::begin`] and [`Engine::connection_setup`].
+//! blobs cross it; booleans are 0 and 1, JSON is text, times are unix milliseconds in UTC (fields end in `_at_ms`), and
+//! a double that may be absent goes in as `double_or_null`. Only two statements know the engine: [`Engine::begin`] and [`Engine::connection_setup`].
 //!
 //! The files follow a challenge: [`heartbeat`] (who is there), [`gpu`] (with which cards), [`presence`] (since when),
 //! [`lease`] (rented or not), [`challenge`] (asked, answered, judged), [`round`] (scored), [`submission`] (paid).
@@ -115,6 +115,12 @@ impl Store {
     async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
         Ok(self.writer.begin_with(self.engine.begin()).await?)
     }
+}
+
+/// A double that may be absent, as text for `CAST($n AS DOUBLE PRECISION)`. Bound as it is, the driver announces an
+/// absent one as a 4-byte number, and PostgreSQL then refuses the 8 bytes of the next one in the same statement.
+fn double_or_null(number: Option<f64>) -> Option<String> {
+    number.map(|number| number.to_string())
 }
 
 /// A checked value out of a text column.

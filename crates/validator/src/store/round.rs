@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
 
-use super::{Store, StoreError, WorkerKey, parsed};
+use super::{Store, StoreError, WorkerKey, double_or_null, parsed};
 
 const DAY_MS: i64 = 86_400_000;
 /// How long the scores of workers are kept (validator spec 2.5).
@@ -216,14 +216,14 @@ async fn insert_worker(
     sqlx::query(
         "INSERT INTO round_workers (round, worker, attempts, successes, avg_ms, avg_units, participation, availability,
                                     address_changes, perf, counted, detail)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+         VALUES ($1, $2, $3, $4, CAST($5 AS DOUBLE PRECISION), CAST($6 AS DOUBLE PRECISION), $7, $8, $9, $10, $11, $12)",
     )
     .bind(round.0)
     .bind(key.0)
     .bind(i64::from(worker.attempts))
     .bind(i64::from(worker.successes))
-    .bind(worker.mean_ms)
-    .bind(worker.mean_units)
+    .bind(double_or_null(worker.mean_ms))
+    .bind(double_or_null(worker.mean_units))
     .bind(worker.participation)
     .bind(worker.availability.value)
     .bind(i64::from(worker.availability.address_changes))
