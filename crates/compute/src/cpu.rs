@@ -1,14 +1,15 @@
 //! The worker's side of a CPU challenge: parameters in, row hashes out (worker-miner spec 4.1-4.7).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use byteleap_protocol::id::RowHash;
-use rayon::prelude::*;
 
 use crate::challenge::CpuChallenge;
+use crate::kernel::Kernel;
 use crate::matrix::Factors;
-use crate::product::{BAND_ROWS, band};
+use crate::product::{Band, band_rows};
 use crate::row_hash::row_hash;
 
 /// What a worker knows once it has computed a challenge.
@@ -16,8 +17,12 @@ use crate::row_hash::row_hash;
 pub struct Computed {
     /// The leaves of the commitment: a hash for each row of C, in row order.
     pub row_hashes: Vec<RowHash>,
+    /// Time that drawing and packing A and B took.
+    pub generate_time: Duration,
     /// Time that the product took, without generation and hashing.
     pub product_time: Duration,
+    /// Time that hashing took. Rows are hashed beside the product: this is its share of the time that passed.
+    pub hash_time: Duration,
 }
 
 /// Why a challenge was not computed to its end.
@@ -34,40 +39,71 @@ pub enum Error {
     },
 }
 
-/// Computes the hashes of all rows of A·B^k on the threads of the current rayon pool; the caller waits.
+/// Computes the hashes of all rows of A·B^k on the threads of the current rayon pool, by the fastest kernel of this machine;
+/// the caller waits.
 ///
-/// Memory: 4·n² bytes for A and B (16 MB for n = 2000, 1 GiB for n = 16,384), and per thread some 300·n bytes for a band.
-/// C is never held as a whole.
+/// Memory: 4·n² bytes for A and B, and for the bands of all threads together 2·n² at most, or 216·n per thread if there are
+/// so many threads that this is more. That is 24 MB for n = 2000 and 600 MB for n = 10,000. C is never held as a whole.
 ///
 /// # Errors
 /// [`Error::Cancelled`] within about a millisecond after `cancelled` is set; [`Error::Memory`].
 pub fn compute(challenge: &CpuChallenge, cancelled: &AtomicBool) -> Result<Computed, Error> {
-    let size = challenge.size();
-    let factors = Factors::generate(challenge, cancelled)?;
-
-    let started = Instant::now();
-    let (product_ns, hash_ns) = (AtomicU64::new(0), AtomicU64::new(0));
-    let mut row_hashes = vec![RowHash([0; 8]); size];
-    row_hashes.par_chunks_mut(BAND_ROWS).enumerate().try_for_each(|(index, hashes)| {
-        let band_started = Instant::now();
-        let rows = band(&factors, size, index * BAND_ROWS, hashes.len(), challenge.iterations(), cancelled)?;
-        let band_ended = Instant::now();
-        for (hash, row) in hashes.iter_mut().zip(rows.chunks_exact(size)) {
-            *hash = row_hash(row);
-        }
-        add(&product_ns, band_ended - band_started);
-        add(&hash_ns, band_ended.elapsed());
-        Ok(())
-    })?;
-
-    // Threads multiply and hash side by side: of the time that passed, the product has its share of the work.
-    let (product_ns, hash_ns) = (product_ns.into_inner() as f64, hash_ns.into_inner() as f64);
-    let product_share = product_ns / (product_ns + hash_ns).max(1.0);
-    Ok(Computed { row_hashes, product_time: started.elapsed().mul_f64(product_share) })
+    compute_by(Kernel::best(), challenge, cancelled)
 }
 
-fn add(total_ns: &AtomicU64, time: Duration) {
-    total_ns.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+/// As [`compute`], by a certain kernel.
+///
+/// # Errors
+/// As [`compute`].
+pub fn compute_by(kernel: Kernel, challenge: &CpuChallenge, cancelled: &AtomicBool) -> Result<Computed, Error> {
+    let size = challenge.size();
+    let started = Instant::now();
+    let factors = Factors::generate(challenge, kernel, cancelled)?;
+    let generate_time = started.elapsed();
+
+    let started = Instant::now();
+    let rows = band_rows(size, rayon::current_num_threads());
+    let mut row_hashes = vec![RowHash([0; 8]); size];
+    let bands = Mutex::new(row_hashes.chunks_mut(rows).enumerate());
+    let next_band = || bands.lock().unwrap_or_else(PoisonError::into_inner).next();
+    // Every thread keeps one workspace and takes the next band when it is done with one.
+    let times = rayon::broadcast(|_| -> Result<Times, Error> {
+        let mut times = Times::default();
+        let mut band = None;
+        while let Some((index, hashes)) = next_band() {
+            let band = match &mut band {
+                Some(band) => band,
+                none => none.insert(Band::new(&factors, kernel, challenge.iterations(), rows)?),
+            };
+            let band_started = Instant::now();
+            let product = band.multiply(index * rows, hashes.len(), cancelled)?;
+            let band_ended = Instant::now();
+            for (hash, row) in hashes.iter_mut().zip(product.chunks_exact(size)) {
+                *hash = row_hash(row);
+            }
+            times.product += band_ended - band_started;
+            times.hash += band_ended.elapsed();
+        }
+        Ok(times)
+    });
+    let elapsed = started.elapsed();
+
+    let mut total = Times::default();
+    for times in times {
+        let times = times?;
+        total.product += times.product;
+        total.hash += times.hash;
+    }
+    let product_share = total.product.div_duration_f64((total.product + total.hash).max(Duration::from_nanos(1)));
+    let product_time = elapsed.mul_f64(product_share);
+    Ok(Computed { row_hashes, generate_time, product_time, hash_time: elapsed - product_time })
+}
+
+/// What one thread spent on its bands.
+#[derive(Default)]
+struct Times {
+    product: Duration,
+    hash: Duration,
 }
 
 #[cfg(test)]

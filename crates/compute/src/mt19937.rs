@@ -1,7 +1,11 @@
 //! The stream of numbers behind every challenge: MT19937 with classic seeding, and bounded integers drawn from it by
 //! masked rejection, word for word as numpy's `RandomState(seed).randint` draws them (worker-miner spec 4.2, 4.3).
+//!
+//! [`Mt19937`] is the definition, a word at a time: sizes are drawn from it. The elements of matrices, millions of them,
+//! come from [`Elements`], which is the same stream a block at a time.
 
-const STATE_WORDS: usize = 624;
+use crate::kernel::{BLOCK_ELEMENTS, Kernel, STATE_WORDS};
+
 const SHIFT_WORDS: usize = 397;
 
 /// A generator somewhere in its stream. A clone continues from the same place.
@@ -63,9 +67,65 @@ impl Mt19937 {
     }
 }
 
+/// The elements of both matrices in the order in which they are drawn, each within -500..=500. A clone continues from the
+/// same place.
+#[derive(Clone)]
+pub struct Elements {
+    kernel: Kernel,
+    state: [u32; STATE_WORDS],
+    block: [i16; BLOCK_ELEMENTS],
+    drawn: usize,
+    given: usize,
+}
+
+impl Elements {
+    /// The elements of the stream that `seed` opens, drawn by `kernel`.
+    #[must_use]
+    pub fn new(seed: u32, kernel: Kernel) -> Self {
+        let state = Mt19937::new(seed).state;
+        Self { kernel, state, block: [0; BLOCK_ELEMENTS], drawn: 0, given: 0 }
+    }
+
+    /// Fills `elements` with the next ones.
+    pub fn draw(&mut self, mut elements: &mut [i16]) {
+        while !elements.is_empty() {
+            if self.given == self.drawn {
+                self.drawn = self.kernel.draw_block(&mut self.state, &mut self.block);
+                self.given = 0;
+            }
+            let count = elements.len().min(self.drawn - self.given);
+            let (now, later) = elements.split_at_mut(count);
+            now.copy_from_slice(&self.block[self.given..self.given + count]);
+            self.given += count;
+            elements = later;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn every_kernel_draws_the_stream_in_lines_of_any_length(
+            seed in any::<u32>(),
+            lengths in prop::collection::vec(0..1500_usize, 1..8),
+        ) {
+            for kernel in Kernel::all() {
+                let mut stream = Mt19937::new(seed);
+                let mut elements = Elements::new(seed, kernel);
+                for length in &lengths {
+                    let mut drawn = vec![0; *length];
+                    elements.draw(&mut drawn);
+                    let expected: Vec<i16> = (0..*length).map(|_| stream.up_to(1000) as i16 - 500).collect();
+                    prop_assert_eq!(&drawn, &expected, "{:?}", kernel);
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_range_of_one_value_consumes_no_word() {
@@ -81,6 +141,14 @@ mod tests {
 
     #[test]
     fn a_clone_continues_from_the_same_place() {
+        let mut elements = Elements::new(9, Kernel::best());
+        elements.draw(&mut [0; 1000]);
+        let mut clone = elements.clone();
+        let (mut one, mut other) = ([0; 1000], [0; 1000]);
+        elements.draw(&mut one);
+        clone.draw(&mut other);
+        assert_eq!(one, other);
+
         let mut stream = Mt19937::new(9);
         for _ in 0..1000 {
             stream.word();

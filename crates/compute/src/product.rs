@@ -5,105 +5,159 @@
 //!
 //! All multiplications are 16-bit × 16-bit into 32-bit sums, the one form that every x86-64 and ARM vector unit does
 //! natively. Elements of A fit 16 bits as they are. Before each further multiplication the 64-bit elements of A·B^j are
-//! split into signed digits of 16 bits, v = d0 + d1·2^16 + d2·2^32 + d3·2^48 modulo 2^64; each plane of digits is
-//! multiplied like A was, and its products are added in at its place. That is exact modulo 2^64 for every k.
+//! split into as few signed digits as hold them, v = d0 + d1·2^b + d2·2^2b + … modulo 2^64, of at most 16 bits each; each
+//! plane of digits is multiplied like A was, and its products are added in at its place. That is exact modulo 2^64 for
+//! every k, as long as no 32-bit sum runs over: the smaller the digits, the more products fit into one sum.
 
 use std::sync::atomic::AtomicBool;
 
 use crate::cpu::Error;
-use crate::matrix::{CHUNK, ELEMENT_MAX, Factors, Lines, check};
+use crate::kernel::{Kernel, TILE_COLUMNS, TILE_ROWS, Tile};
+use crate::matrix::{ELEMENT_MAX, Factors, RowPanels, check, filled};
 
-/// Rows of one band. Enough that a column of B, once loaded, is used many times; few enough that size 2000 keeps a
-/// hundred cores busy.
-pub const BAND_ROWS: usize = 16;
+/// Pairs that are gone through before the next panel of columns, a power of two. Their part of a panel of columns (64 KiB)
+/// and of all panels of the band's rows stays in the second-level cache.
+const BLOCK_PAIRS: usize = 512;
 
-/// Elements of a line that are gone through before the next column, a multiple of [`CHUNK`]: the band's part of them
-/// (64 KiB) stays in the second-level cache.
-const SLAB: usize = 16 * CHUNK;
+/// The longest band: so many rows share each element of B that is fetched from memory.
+const BAND_ROWS_MAX: usize = 10 * TILE_ROWS;
 
-// A sum over one chunk fits 32 bits for every digit (a digit's magnitude is at most 2^15).
-const _: () = assert!(CHUNK as i64 * (1 << 15) * ELEMENT_MAX as i64 <= i32::MAX as i64);
+/// Bands per thread, so that threads that were held up do not keep the others waiting at the end.
+const BANDS_PER_THREAD: usize = 8;
 
-/// Rows `first`..`first + count` of A·B^k, in row-major order. Takes about 16·n bytes per row while it works.
+/// Bits of an element of A, as of any digit: magnitudes of up to 2^9.
+const ELEMENT_BITS: u32 = 10;
+
+const _: () = assert!(ELEMENT_MAX <= 1 << (ELEMENT_BITS - 1));
+
+/// Rows of one band: as long as the cache allows, but with several bands for each thread. A multiple of [`TILE_ROWS`].
+#[must_use]
+pub fn band_rows(size: usize, threads: usize) -> usize {
+    size.div_ceil(BANDS_PER_THREAD * threads).next_multiple_of(TILE_ROWS).min(BAND_ROWS_MAX)
+}
+
+/// The workspace of one thread: multiplies one band after the other.
 ///
-/// # Errors
-/// [`Error::Cancelled`] soon after `cancelled` is set (within some 30,000 multiplications); [`Error::Memory`].
-pub fn band(
-    factors: &Factors,
-    size: usize,
-    first: usize,
-    count: usize,
+/// Takes 10·n bytes for each row of a band, and 8·n more where there is a second iteration.
+pub struct Band<'a> {
+    factors: &'a Factors,
+    kernel: Kernel,
     iterations: u32,
-    cancelled: &AtomicBool,
-) -> Result<Vec<i64>, Error> {
-    let mut product = vec![0; count * size];
-    let a_rows: Vec<&[i16]> = (first..first + count).map(|row| factors.a_rows.line(row)).collect();
-    add_product(&a_rows, 0, &factors.b_columns, size, &mut product, cancelled)?;
-    for _ in 1..iterations {
-        let mut rest = std::mem::replace(&mut product, vec![0; count * size]);
-        let mut digits = Lines::zeroed(count, size)?;
-        for shift in [0, 16, 32, 48] {
-            if rest.iter().all(|value| *value == 0) {
-                break;
-            }
-            for (row, values) in rest.chunks_exact_mut(size).enumerate() {
-                split_digits(values, digits.line_mut(row));
-            }
-            let rows: Vec<&[i16]> = (0..count).map(|row| digits.line(row)).collect();
-            add_product(&rows, shift, &factors.b_columns, size, &mut product, cancelled)?;
-        }
-    }
-    Ok(product)
+    rows: RowPanels,
+    digits: Vec<i16>,
+    rest: Vec<i64>,
+    product: Vec<i64>,
 }
 
-/// Moves the lowest signed 16-bit digit of each value into `digits` and leaves the rest, shifted down. What a wrapped
-/// difference loses lies above the 64th bit of the whole value.
-fn split_digits(values: &mut [i64], digits: &mut [i16]) {
+impl<'a> Band<'a> {
+    /// Room for bands of up to `rows` rows.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn new(factors: &'a Factors, kernel: Kernel, iterations: u32, rows: usize) -> Result<Self, Error> {
+        let size = factors.size();
+        Ok(Self {
+            factors,
+            kernel,
+            iterations,
+            rows: RowPanels::zeroed(rows, size)?,
+            digits: filled(size, 0)?,
+            rest: filled(if iterations > 1 { rows * size } else { 0 }, 0)?,
+            product: filled(rows * size, 0)?,
+        })
+    }
+
+    /// Rows `first`..`first + count` of A·B^k, in row-major order.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] soon after `cancelled` is set (within some 30 million multiplications).
+    pub fn multiply(&mut self, first: usize, count: usize, cancelled: &AtomicBool) -> Result<&[i64], Error> {
+        let filled = count * self.factors.size();
+        for row in 0..count {
+            self.rows.set_row(row, self.factors.a_row(first + row));
+        }
+        self.product[..filled].fill(0);
+        self.add_product(count, ELEMENT_BITS, 0, cancelled)?;
+        for _ in 1..self.iterations {
+            std::mem::swap(&mut self.rest, &mut self.product);
+            self.product[..filled].fill(0);
+            let digits = Digits::of(&self.rest[..filled]);
+            for place in 0..digits.count {
+                self.take_digits(count, digits.bits);
+                self.add_product(count, digits.bits, place * digits.bits, cancelled)?;
+            }
+        }
+        Ok(&self.product[..filled])
+    }
+
+    /// Moves the lowest digits of all elements that are left into the panels of rows.
+    fn take_digits(&mut self, count: usize, bits: u32) {
+        let rows = self.rest.chunks_exact_mut(self.factors.size()).take(count);
+        for (row, values) in rows.enumerate() {
+            split_digits(values, bits, &mut self.digits);
+            self.rows.set_row(row, &self.digits);
+        }
+    }
+
+    /// Adds rows × B, times 2^`shift`, to the product, modulo 2^64. The rows hold digits of so many bits.
+    fn add_product(&mut self, count: usize, bits: u32, shift: u32, cancelled: &AtomicBool) -> Result<(), Error> {
+        let size = self.factors.size();
+        let span = exact_pairs(bits);
+        let mut tile: Tile = [[0; TILE_COLUMNS]; TILE_ROWS];
+        let pairs = size.div_ceil(2);
+        for block in (0..pairs).step_by(BLOCK_PAIRS).map(|start| start..(start + BLOCK_PAIRS).min(pairs)) {
+            for (panel, first_column) in (0..size).step_by(TILE_COLUMNS).enumerate() {
+                check(cancelled)?;
+                let columns = &self.factors.b().panel(panel)[block.clone()];
+                let width = TILE_COLUMNS.min(size - first_column);
+                for (panel, first_row) in (0..count).step_by(TILE_ROWS).enumerate() {
+                    let rows = &self.rows.panel(panel)[block.clone()];
+                    let height = TILE_ROWS.min(count - first_row);
+                    let product = &mut self.product[first_row * size + first_column..];
+                    for (rows, columns) in rows.chunks(span).zip(columns.chunks(span)) {
+                        self.kernel.multiply(rows, columns, &mut tile);
+                        self.kernel.add_tile(&tile[..height], shift, product, size, width);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How elements are split: so many digits of so many bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Digits {
+    count: u32,
+    bits: u32,
+}
+
+impl Digits {
+    /// As few digits of up to 16 bits as hold all of these values, and these as small as they can be.
+    fn of(values: &[i64]) -> Self {
+        let magnitudes = values.iter().fold(0, |bits, value| bits | (value ^ (value >> 63)).cast_unsigned());
+        // One bit for the sign, and one for what the digits below carry over. Beyond 64 nothing is left to carry to.
+        let bits = (u64::BITS - magnitudes.leading_zeros() + 2).min(u64::BITS);
+        let count = bits.div_ceil(i16::BITS);
+        Self { count, bits: bits.div_ceil(count) }
+    }
+}
+
+/// Moves the lowest signed digit of each value into `digits` and leaves the rest, shifted down. What a wrapped difference
+/// loses lies above the 64th bit of the whole value.
+fn split_digits(values: &mut [i64], bits: u32, digits: &mut [i16]) {
+    let unused = i16::BITS - bits;
     for (value, digit) in values.iter_mut().zip(digits) {
-        *digit = *value as i16;
-        *value = value.wrapping_sub(i64::from(*digit)) >> 16;
+        *digit = ((*value as i16) << unused) >> unused;
+        *value = value.wrapping_sub(i64::from(*digit)) >> bits;
     }
 }
 
-/// Adds rows × columns, shifted left by `shift` bits, to `product`, modulo 2^64.
-fn add_product(
-    rows: &[&[i16]],
-    shift: u32,
-    columns: &Lines,
-    size: usize,
-    product: &mut [i64],
-    cancelled: &AtomicBool,
-) -> Result<(), Error> {
-    let padded_length = size.next_multiple_of(CHUNK);
-    for start in (0..padded_length).step_by(SLAB) {
-        let slab = start..(start + SLAB).min(padded_length);
-        for column in 0..size {
-            check(cancelled)?;
-            let b = &columns.line(column)[slab.clone()];
-            for (row, products) in rows.iter().zip(product.chunks_exact_mut(size)) {
-                let sum = dot(&row[slab.clone()], b);
-                products[column] = products[column].wrapping_add(sum << shift);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The dot product of two slabs: exact, in 32 bits over a chunk and in 64 bits over chunks.
-#[inline]
-fn dot(a: &[i16], b: &[i16]) -> i64 {
-    let (a_chunks, _) = a.as_chunks::<CHUNK>();
-    let (b_chunks, _) = b.as_chunks::<CHUNK>();
-    let mut sum = 0_i64;
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        // This loop is where the time goes. In this form it becomes the vector unit's multiply-and-add of 16-bit pairs.
-        let mut chunk_sum = 0_i32;
-        for (x, y) in a.iter().zip(b) {
-            chunk_sum = chunk_sum.wrapping_add(i32::from(*x).wrapping_mul(i32::from(*y)));
-        }
-        sum += i64::from(chunk_sum);
-    }
-    sum
+/// How many pairs of such digits, times elements of B, a 32-bit sum holds for sure; a power of two, up to a block.
+fn exact_pairs(bits: u32) -> usize {
+    let largest_product = usize::from(ELEMENT_MAX.unsigned_abs()) << (bits - 1);
+    let pairs = i32::MAX as usize / largest_product / 2;
+    (1 << pairs.ilog2()).min(BLOCK_PAIRS)
 }
 
 #[cfg(test)]
@@ -112,26 +166,20 @@ mod tests {
 
     use super::*;
     use crate::challenge::CpuChallenge;
-    use crate::matrix::draw_row;
     use crate::mt19937::Mt19937;
 
     /// A·B^k by the definition: three nested loops over 64-bit numbers that wrap.
     fn naive(challenge: &CpuChallenge) -> Vec<i64> {
         let size = challenge.size();
         let mut stream = Mt19937::new(challenge.seed_word());
-        let mut draw = || {
-            let mut elements = vec![0; size * size];
-            draw_row(&mut stream, &mut elements);
-            elements.into_iter().map(i64::from).collect::<Vec<i64>>()
-        };
+        let mut draw = || (0..size * size).map(|_| i64::from(stream.up_to(1000)) - 500).collect::<Vec<i64>>();
         let (mut c, b) = (draw(), draw());
         for _ in 0..challenge.iterations() {
             let mut next = vec![0_i64; size * size];
-            for row in 0..size {
-                for column in 0..size {
-                    for k in 0..size {
-                        let term = c[row * size + k].wrapping_mul(b[k * size + column]);
-                        next[row * size + column] = next[row * size + column].wrapping_add(term);
+            for (c_row, next_row) in c.chunks_exact(size).zip(next.chunks_exact_mut(size)) {
+                for (weight, b_row) in c_row.iter().zip(b.chunks_exact(size)) {
+                    for (sum, element) in next_row.iter_mut().zip(b_row) {
+                        *sum = sum.wrapping_add(weight.wrapping_mul(*element));
                     }
                 }
             }
@@ -140,73 +188,145 @@ mod tests {
         c
     }
 
-    fn blocked(challenge: &CpuChallenge) -> Vec<i64> {
+    /// The same in bands of so many rows.
+    fn by_bands(challenge: &CpuChallenge, kernel: Kernel, rows: usize) -> Vec<i64> {
         let cancelled = AtomicBool::new(false);
+        let factors = Factors::generate(challenge, kernel, &cancelled).unwrap();
+        let mut band = Band::new(&factors, kernel, challenge.iterations(), rows).unwrap();
         let size = challenge.size();
-        let factors = Factors::generate(challenge, &cancelled).unwrap();
-        (0..size)
-            .step_by(BAND_ROWS)
-            .flat_map(|first| {
-                let count = BAND_ROWS.min(size - first);
-                band(&factors, size, first, count, challenge.iterations(), &cancelled).unwrap()
-            })
-            .collect()
+        let mut product = Vec::new();
+        for first in (0..size).step_by(rows) {
+            product.extend_from_slice(band.multiply(first, rows.min(size - first), &cancelled).unwrap());
+        }
+        product
     }
 
     #[test]
-    fn a_blocked_product_equals_a_naive_one_around_the_edges_of_blocks_with_and_without_wrapping() {
-        for size in [1, 2, 3, 13, 15, 16, 17, 31, 33, 97, 127, 128, 129, 131, 255, 257] {
+    fn every_kernel_that_this_machine_has_runs_and_the_others_are_named() {
+        let ran: Vec<&str> = Kernel::all().into_iter().map(Kernel::name).collect();
+        let lacking: Vec<&str> = Kernel::NAMES.into_iter().filter(|name| !ran.contains(name)).collect();
+        println!("kernels tested here: {ran:?}; not tested, since the machine lacks them: {lacking:?}");
+        assert_eq!(ran.last(), Some(&"portable"));
+        #[cfg(target_arch = "x86_64")]
+        {
+            assert_eq!(ran.contains(&"avx2"), is_x86_feature_detected!("avx2"));
+            assert_eq!(ran.contains(&"avx512-vnni"), is_x86_feature_detected!("avx512vnni"));
+        }
+    }
+
+    #[test]
+    fn every_kernel_multiplies_like_three_loops_around_the_edges_of_tiles_with_and_without_wrapping() {
+        for size in [1, 2, 3, 11, 12, 13, 23, 25, 31, 32, 33, 37, 63, 65, 97, 127, 128, 129, 131, 193] {
             for iterations in [1, 2, 3, 7] {
                 let challenge = CpuChallenge::sample(900 + size, size, iterations);
-                assert_eq!(blocked(&challenge), naive(&challenge), "size {size}, {iterations} iterations");
+                let expected = naive(&challenge);
+                for kernel in Kernel::all() {
+                    for rows in [TILE_ROWS, 3 * TILE_ROWS] {
+                        let product = by_bands(&challenge, kernel, rows);
+                        assert!(
+                            product == expected,
+                            "{kernel:?}, size {size}, {iterations} iterations, bands of {rows}"
+                        );
+                    }
+                }
             }
         }
     }
 
     #[test]
-    fn a_line_longer_than_a_slab_is_summed_whole() {
-        let length = SLAB + CHUNK + 5;
-        let mut rows = Lines::zeroed(1, length).unwrap();
-        let mut columns = Lines::zeroed(length, length).unwrap();
-        rows.line_mut(0)[..length].fill(ELEMENT_MAX);
-        columns.line_mut(length - 1)[..length].fill(-ELEMENT_MAX);
-        let mut product = vec![1; length];
-        add_product(&[rows.line(0)], 16, &columns, length, &mut product, &AtomicBool::new(false)).unwrap();
-        assert_eq!(product[0], 1);
-        assert_eq!(product[length - 1], 1 - ((250_000 * length as i64) << 16));
+    fn every_kernel_multiplies_lines_longer_than_a_block() {
+        for size in [1022, 1023, 1024, 1025, 1027] {
+            let challenge = CpuChallenge::sample(size, size, 3);
+            let cancelled = AtomicBool::new(false);
+            let products: Vec<Vec<i64>> = Kernel::all()
+                .into_iter()
+                .map(|kernel| {
+                    let factors = Factors::generate(&challenge, kernel, &cancelled).unwrap();
+                    let mut band = Band::new(&factors, kernel, 3, TILE_ROWS).unwrap();
+                    band.multiply(challenge.size() - 7, 7, &cancelled).unwrap().to_vec()
+                })
+                .collect();
+            assert!(products.iter().all(|product| *product == products[0]), "size {size}");
+        }
     }
 
     #[test]
-    fn the_largest_digits_do_not_overflow_a_chunk() {
-        let a = vec![i16::MIN; 2 * CHUNK];
-        let b = vec![ELEMENT_MAX; 2 * CHUNK];
-        assert_eq!(dot(&a, &b), 2 * CHUNK as i64 * i64::from(i16::MIN) * 500);
+    fn the_largest_digits_and_elements_do_not_overflow_a_sum() {
+        for bits in 2..=16 {
+            let (digit, pairs) = (-(1_i32 << (bits - 1)), exact_pairs(bits));
+            let low_and_high = |value: i32| crate::kernel::pair(value as i16, value as i16);
+            let rows = vec![[low_and_high(digit); TILE_ROWS]; pairs];
+            let columns = vec![[low_and_high(i32::from(-ELEMENT_MAX)); TILE_COLUMNS]; pairs];
+            let expected = i64::from(digit) * i64::from(-ELEMENT_MAX) * 2 * pairs as i64;
+            for kernel in Kernel::all() {
+                let mut tile = [[7; TILE_COLUMNS]; TILE_ROWS];
+                kernel.multiply(&rows, &columns, &mut tile);
+                assert!(tile.iter().flatten().all(|sum| i64::from(*sum) == expected), "{kernel:?}, {bits} bits");
+            }
+        }
+    }
+
+    #[test]
+    fn sixteen_bits_of_digits_are_summed_in_short_spans_and_elements_of_a_over_whole_blocks() {
+        assert_eq!([exact_pairs(16), exact_pairs(13), exact_pairs(ELEMENT_BITS)], [64, 512, BLOCK_PAIRS]);
+    }
+
+    #[test]
+    fn values_are_split_into_no_more_digits_than_they_need() {
+        let of = |value: i64| Digits::of(&[0, value]);
+        assert_eq!(of(0), Digits { count: 1, bits: 2 });
+        assert_eq!(of(500 * 500 * 100), Digits { count: 2, bits: 14 });
+        assert_eq!(of(-(1 << 37)), Digits { count: 3, bits: 13 });
+        assert_eq!(of(i64::MIN), Digits { count: 4, bits: 16 });
+        assert_eq!(of(i64::MAX), Digits { count: 4, bits: 16 });
+    }
+
+    #[test]
+    fn bands_are_whole_tiles_and_several_for_each_thread() {
+        assert_eq!(band_rows(2000, 2), 120);
+        assert_eq!(band_rows(2000, 64), TILE_ROWS);
+        assert_eq!(band_rows(1, 1), TILE_ROWS);
+        assert_eq!(band_rows(16_384, 1), BAND_ROWS_MAX);
     }
 
     #[test]
     fn a_cancelled_band_ends_with_that_error() {
         let challenge = CpuChallenge::sample(1, 20, 1);
-        let factors = Factors::generate(&challenge, &AtomicBool::new(false)).unwrap();
-        assert_eq!(band(&factors, 20, 0, 16, 1, &AtomicBool::new(true)), Err(Error::Cancelled));
+        let factors = Factors::generate(&challenge, Kernel::best(), &AtomicBool::new(false)).unwrap();
+        let mut band = Band::new(&factors, Kernel::best(), 1, TILE_ROWS).unwrap();
+        assert_eq!(band.multiply(0, 12, &AtomicBool::new(true)), Err(Error::Cancelled));
     }
 
     proptest! {
         #[test]
-        fn four_digits_are_their_value_modulo_2_to_the_64(value in any::<i64>()) {
-            let mut rest = [value];
-            let mut sum = 0_i64;
-            for shift in [0, 16, 32, 48] {
-                let mut digit = [0];
-                split_digits(&mut rest, &mut digit);
-                sum = sum.wrapping_add(i64::from(digit[0]) << shift);
+        fn digits_are_their_values_modulo_2_to_the_64(mut values in prop::collection::vec(any::<i64>(), 1..4), cut in 0..64) {
+            for value in &mut values {
+                *value >>= cut;
             }
-            prop_assert_eq!(sum, value);
+            let digits = Digits::of(&values);
+            let mut rest = values.clone();
+            let mut sums = vec![0_i64; values.len()];
+            let mut lowest = vec![0; values.len()];
+            for place in 0..digits.count {
+                split_digits(&mut rest, digits.bits, &mut lowest);
+                for (sum, digit) in sums.iter_mut().zip(&lowest) {
+                    *sum = sum.wrapping_add(i64::from(*digit) << (place * digits.bits));
+                }
+            }
+            prop_assert_eq!(sums, values);
         }
 
         #[test]
-        fn any_small_product_equals_the_naive_one(seed in any::<u32>(), size in 1..40_u32, iterations in 1..20_u32) {
+        fn every_kernel_multiplies_any_small_challenge_like_three_loops(
+            seed in any::<u32>(),
+            size in 1..80_u32,
+            iterations in 1..20_u32,
+        ) {
             let challenge = CpuChallenge::sample(seed, size, iterations);
-            prop_assert_eq!(blocked(&challenge), naive(&challenge));
+            let expected = naive(&challenge);
+            for kernel in Kernel::all() {
+                prop_assert!(by_bands(&challenge, kernel, 2 * TILE_ROWS) == expected, "{:?}", kernel);
+            }
         }
     }
 }

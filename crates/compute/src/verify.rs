@@ -1,20 +1,26 @@
 //! The validator's side of a CPU challenge: recompute the opened rows, and only these, then judge.
 //!
 //! Nothing here shares arithmetic with [`crate::product`], so that a fault in one cannot hide in the other: rows times
-//! matrix, in plain 64-bit numbers that wrap. B is never held as a whole either: it passes by row by row, straight from the
-//! generator, once per iteration.
+//! matrix, in whole 32- and 64-bit words where the product has packed 16-bit pairs. B is never held as a whole either: it
+//! passes by row by row, straight from the generator, once per iteration.
+
+use std::ops::Range;
 
 use byteleap_protocol::id::{RowHash, Unit};
 use byteleap_protocol::merkle::{MerkleError, NodeHash};
 use byteleap_protocol::payload::ProofResponse;
 
 use crate::challenge::CpuChallenge;
-use crate::matrix::draw_row;
-use crate::mt19937::Mt19937;
+use crate::kernel::{DEPTH, Kernel, WIDTH, Word};
+use crate::matrix::ELEMENT_MAX;
+use crate::mt19937::Elements;
 use crate::row_hash::row_hash;
 
-/// Rows of B that are applied to one opened row at a time, so that its sums stay in the first-level cache.
-const BLOCK_ROWS: usize = 8;
+/// Rows of B whose products with the opened rows of A are summed in 32 bits before these sums are added up in 64.
+const EXACT_ROWS: usize = 8192;
+
+const _: () = assert!(EXACT_ROWS as i64 * ELEMENT_MAX as i64 * ELEMENT_MAX as i64 <= i32::MAX as i64);
+const _: () = assert!(EXACT_ROWS.is_multiple_of(DEPTH));
 
 /// Why a proof does not hold: evidence against the worker, without tolerance (worker-miner spec 4.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,45 +103,90 @@ pub fn judge(challenge: &CpuChallenge, rows: &[u32], root: NodeHash, proofs: &[P
 /// If a row is not below n.
 #[must_use]
 pub fn expected_row_hashes(challenge: &CpuChallenge, rows: &[u32]) -> Vec<RowHash> {
+    expected_row_hashes_by(Kernel::best(), challenge, rows)
+}
+
+/// As [`expected_row_hashes`], by a certain kernel.
+///
+/// # Panics
+/// If a row is not below n.
+#[must_use]
+pub fn expected_row_hashes_by(kernel: Kernel, challenge: &CpuChallenge, rows: &[u32]) -> Vec<RowHash> {
     let size = challenge.size();
     assert!(rows.iter().all(|row| (*row as usize) < size), "drawn rows lie within the matrix");
-    let mut stream = Mt19937::new(challenge.seed_word());
-    let mut opened = take_rows_of_a(size, rows, &mut stream);
-    for _ in 0..challenge.iterations() {
-        opened = times_b(size, &opened, stream.clone());
+    let mut stream = Elements::new(challenge.seed_word(), kernel);
+    let a_rows = take_rows_of_a(size, rows, &mut stream);
+    let mut opened = a_rows_times_b(kernel, size, &a_rows, stream.clone());
+    for _ in 1..challenge.iterations() {
+        opened = weigh_rows(kernel, size, 0..size, &opened, &mut stream.clone());
     }
     opened.iter().map(|row| row_hash(row)).collect()
 }
 
 /// Takes A off the stream, which then stands before B, and keeps the opened rows.
-fn take_rows_of_a(size: usize, rows: &[u32], stream: &mut Mt19937) -> Vec<Vec<i64>> {
+fn take_rows_of_a(size: usize, rows: &[u32], stream: &mut Elements) -> Vec<Vec<i32>> {
     let mut opened = vec![Vec::new(); rows.len()];
     let mut drawn = vec![0_i16; size];
     for row in 0..size {
-        draw_row(stream, &mut drawn);
+        stream.draw(&mut drawn);
         for (kept, _) in opened.iter_mut().zip(rows).filter(|(_, wanted)| **wanted as usize == row) {
-            *kept = drawn.iter().map(|element| i64::from(*element)).collect();
+            *kept = drawn.iter().map(|element| i32::from(*element)).collect();
         }
     }
     opened
 }
 
-/// Each row times B: the sum of B's rows, weighted by the row's elements.
-fn times_b(size: usize, rows: &[Vec<i64>], mut b: Mt19937) -> Vec<Vec<i64>> {
-    let mut products = vec![vec![0_i64; size]; rows.len()];
-    let mut block = vec![0_i16; BLOCK_ROWS * size];
-    for first in (0..size).step_by(BLOCK_ROWS) {
-        let block = &mut block[..BLOCK_ROWS.min(size - first) * size];
-        draw_row(&mut b, block);
-        for (row, product) in rows.iter().zip(&mut products) {
-            for (weight, b_row) in row[first..].iter().zip(block.chunks_exact(size)) {
-                for (sum, element) in product.iter_mut().zip(b_row) {
-                    *sum = sum.wrapping_add(weight.wrapping_mul(i64::from(*element)));
-                }
+/// The opened rows of A times B. Its sums fit 32 bits over so many rows of B that few challenges need a second round.
+fn a_rows_times_b(kernel: Kernel, size: usize, a_rows: &[Vec<i32>], mut b: Elements) -> Vec<Vec<i64>> {
+    let mut products = vec![vec![0_i64; size]; a_rows.len()];
+    for first in (0..size).step_by(EXACT_ROWS) {
+        let b_rows = first..size.min(first + EXACT_ROWS);
+        let sums = weigh_rows(kernel, size, b_rows, a_rows, &mut b);
+        for (product, sums) in products.iter_mut().zip(&sums) {
+            for (element, sum) in product.iter_mut().zip(sums) {
+                *element += i64::from(*sum);
             }
         }
     }
     products
+}
+
+/// Each opened row times these rows of B, which come next in the stream: their sum, weighted by the row's elements.
+fn weigh_rows<T: Word>(
+    kernel: Kernel,
+    size: usize,
+    b_rows: Range<usize>,
+    opened: &[Vec<T>],
+    b: &mut Elements,
+) -> Vec<Vec<T>> {
+    let mut sums = vec![vec![T::default(); size.next_multiple_of(WIDTH)]; opened.len()];
+    let mut drawn = vec![0_i16; DEPTH * size];
+    let mut weights = vec![[T::default(); DEPTH]; opened.len()];
+    let mut tile = [[T::default(); WIDTH]; DEPTH];
+    for first in b_rows.clone().step_by(DEPTH) {
+        let depth = DEPTH.min(b_rows.end - first);
+        b.draw(&mut drawn[..depth * size]);
+        drawn[depth * size..].fill(0);
+        for (weights, row) in weights.iter_mut().zip(opened) {
+            weights[..depth].copy_from_slice(&row[first..first + depth]);
+        }
+        for first_column in (0..size).step_by(WIDTH) {
+            let width = WIDTH.min(size - first_column);
+            for (words, b_row) in tile.iter_mut().zip(drawn.chunks_exact(size)) {
+                for (word, element) in words.iter_mut().zip(&b_row[first_column..first_column + width]) {
+                    *word = T::from(*element);
+                }
+            }
+            for (weights, sums) in weights.iter().zip(&mut sums) {
+                let (parts, _) = sums.as_chunks_mut::<WIDTH>();
+                kernel.weigh(weights, &tile, &mut parts[first_column / WIDTH]);
+            }
+        }
+    }
+    for sums in &mut sums {
+        sums.truncate(size);
+    }
+    sums
 }
 
 #[cfg(test)]
@@ -233,8 +284,54 @@ mod tests {
         assert_eq!(judge(&challenge, &rows, tree.root(), &[proof]), Err(Fault::RowHash { row: 0 }));
     }
 
+    #[test]
+    fn every_kernel_weighs_rows_like_the_portable_one_at_the_edges_of_words() {
+        fn check<T: Word + PartialEq>(weights: [T; 4], elements: [T; 4]) {
+            let weights: [T; DEPTH] = std::array::from_fn(|row| weights[row % 4]);
+            let rows: [[T; WIDTH]; DEPTH] =
+                std::array::from_fn(|row| std::array::from_fn(|column| elements[(row + column) % 4]));
+            let weighed = |kernel: Kernel| {
+                let mut sums = [T::from(9); WIDTH];
+                kernel.weigh(&weights, &rows, &mut sums);
+                sums
+            };
+            let kernels = Kernel::all();
+            assert!(kernels.iter().all(|kernel| weighed(*kernel) == weighed(kernels[kernels.len() - 1])));
+        }
+        check([i32::MIN, i32::MAX, -1, 500], [-500, 500, i32::MIN, 499]);
+        check([i64::MIN, i64::MAX, -1, 1 << 33], [-500, 500, i64::MIN, 499]);
+    }
+
+    #[test]
+    fn sums_of_32_bits_are_added_up_before_they_run_over() {
+        // The largest row and column: the sum of 9000 products of 500·500 exceeds 32 bits.
+        let size = 9000;
+        let challenge = CpuChallenge::sample(5, size, 1);
+        let kernel = Kernel::best();
+        let size = challenge.size();
+        let mut b = Elements::new(challenge.seed_word(), kernel);
+        b.draw(&mut vec![0; size * size]);
+        let column: Vec<i64> = {
+            let mut b = b.clone();
+            let mut row = vec![0; size];
+            (0..size).map(|_| (b.draw(&mut row), i64::from(row[17])).1).collect()
+        };
+        let weights: Vec<i32> = column.iter().map(|element| 500 * element.signum() as i32).collect();
+        let expected: i64 = column.iter().map(|element| 500 * element.abs()).sum();
+        assert_eq!(a_rows_times_b(kernel, size, &[weights], b)[0][17], expected);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn every_kernel_expects_the_same_rows(seed in any::<u32>(), size in 1..300_u32, iterations in 1..8_u32) {
+            let challenge = CpuChallenge::sample(seed, size, iterations);
+            let rows = [0, size / 2, size - 1];
+            let expected: Vec<_> =
+                Kernel::all().into_iter().map(|kernel| expected_row_hashes_by(kernel, &challenge, &rows)).collect();
+            prop_assert!(expected.iter().all(|hashes| *hashes == expected[0]));
+        }
 
         #[test]
         fn a_row_that_was_not_computed_is_caught_when_it_is_drawn(

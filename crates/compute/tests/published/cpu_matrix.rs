@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use byteleap_compute::challenge::CpuChallenge;
+use byteleap_compute::kernel::Kernel;
 use byteleap_compute::matrix::Factors;
 use byteleap_compute::mt19937::Mt19937;
-use byteleap_compute::{cpu, product, verify};
+use byteleap_compute::product::Band;
+use byteleap_compute::{cpu, verify};
 use byteleap_protocol::id::{Iterations, MatrixSize, RowHash, Seed, Unit};
 use byteleap_protocol::merkle::{MerkleProof, MerkleTree, NodeHash};
 use byteleap_protocol::payload::ProofResponse;
@@ -77,20 +79,22 @@ fn vectors() -> Vectors {
     serde_json::from_str(include_str!("../vectors/cpu_matrix.json")).unwrap()
 }
 
-fn factors_and_product(challenge: &CpuChallenge) -> (Factors, Vec<Vec<i64>>) {
+fn factors_and_product(kernel: Kernel, challenge: &CpuChallenge) -> (Factors, Vec<Vec<i64>>) {
     let cancelled = AtomicBool::new(false);
     let size = challenge.size();
-    let factors = Factors::generate(challenge, &cancelled).unwrap();
-    let product = product::band(&factors, size, 0, size, challenge.iterations(), &cancelled).unwrap();
-    (factors, product.chunks_exact(size).map(<[i64]>::to_vec).collect())
+    let factors = Factors::generate(challenge, kernel, &cancelled).unwrap();
+    let mut band = Band::new(&factors, kernel, challenge.iterations(), size).unwrap();
+    let product = band.multiply(0, size, &cancelled).unwrap();
+    let product = product.chunks_exact(size).map(<[i64]>::to_vec).collect();
+    (factors, product)
 }
 
 fn widen(elements: &[i16]) -> Vec<i64> {
     elements.iter().map(|element| i64::from(*element)).collect()
 }
 
-fn computed_hashes(challenge: &CpuChallenge) -> Vec<RowHash> {
-    cpu::compute(challenge, &AtomicBool::new(false)).unwrap().row_hashes
+fn computed_hashes(kernel: Kernel, challenge: &CpuChallenge) -> Vec<RowHash> {
+    cpu::compute_by(kernel, challenge, &AtomicBool::new(false)).unwrap().row_hashes
 }
 
 #[test]
@@ -110,14 +114,15 @@ fn the_generator_yields_the_published_words_and_bounded_values() {
 
 #[test]
 fn matrices_and_products_are_the_published_ones() {
-    for case in vectors().cases {
+    let cases = vectors().cases;
+    for (kernel, case) in Kernel::all().into_iter().flat_map(|kernel| cases.iter().map(move |case| (kernel, case))) {
         let challenge = case.challenge();
         assert_eq!(challenge.seed_word(), case.seed_int);
         let size = challenge.size();
-        let (factors, product) = factors_and_product(&challenge);
-        let b = |row: usize, column: usize| i64::from(factors.b_columns.line(column)[row]);
+        let (factors, product) = factors_and_product(kernel, &challenge);
+        let b = |row: usize, column: usize| i64::from(factors.b().element(row, column));
         for (row, elements) in case.a.iter().flatten().enumerate() {
-            assert_eq!(widen(&factors.a_rows.line(row)[..size]), *elements);
+            assert_eq!(widen(factors.a_row(row)), *elements);
         }
         for (row, elements) in case.b.iter().flatten().enumerate() {
             assert_eq!((0..size).map(|column| b(row, column)).collect::<Vec<_>>(), *elements);
@@ -128,13 +133,13 @@ fn matrices_and_products_are_the_published_ones() {
             assert_eq!(elements.iter().map(i64::to_string).collect::<Vec<_>>(), published);
         }
         for (column, element) in case.a_first_row_head.iter().enumerate() {
-            assert_eq!(i64::from(factors.a_rows.line(0)[column]), *element);
+            assert_eq!(i64::from(factors.a_row(0)[column]), *element);
         }
         for (column, element) in case.b_first_row_head.iter().enumerate() {
             assert_eq!(b(0, column), *element);
         }
         let last = size - 1;
-        assert!(case.a_last.is_none_or(|element| i64::from(factors.a_rows.line(last)[last]) == element));
+        assert!(case.a_last.is_none_or(|element| i64::from(factors.a_row(last)[last]) == element));
         assert!(case.b_last.is_none_or(|element| b(last, last) == element));
         let corners =
             [(0, 0), (0, last), (last, 0), (last, last)].map(|(row, column)| product[row][column].to_string());
@@ -144,8 +149,9 @@ fn matrices_and_products_are_the_published_ones() {
 
 #[test]
 fn the_workers_row_hashes_root_and_openings_are_the_published_ones() {
-    for case in vectors().cases {
-        let computed = computed_hashes(&case.challenge());
+    let cases = vectors().cases;
+    for (kernel, case) in Kernel::all().into_iter().flat_map(|kernel| cases.iter().map(move |case| (kernel, case))) {
+        let computed = computed_hashes(kernel, &case.challenge());
         assert_eq!(computed.len(), case.matrix_size.as_usize());
         for (row, hash) in case.published_hashes() {
             assert_eq!(computed[row as usize], hash, "row {row} of size {}, seed {}", case.matrix_size, case.seed);
@@ -162,8 +168,10 @@ fn the_workers_row_hashes_root_and_openings_are_the_published_ones() {
 fn the_verifiers_row_hashes_are_the_published_ones() {
     for case in vectors().cases {
         let (rows, hashes): (Vec<u32>, Vec<RowHash>) = case.published_hashes().into_iter().unzip();
-        let expected = verify::expected_row_hashes(&case.challenge(), &rows);
-        assert_eq!(expected, hashes, "size {}, seed {}", case.matrix_size, case.seed);
+        for kernel in Kernel::all() {
+            let expected = verify::expected_row_hashes_by(kernel, &case.challenge(), &rows);
+            assert_eq!(expected, hashes, "{kernel:?}, size {}, seed {}", case.matrix_size, case.seed);
+        }
     }
 }
 
@@ -195,7 +203,7 @@ proptest! {
         let seed: Seed = hex::encode(seed).parse().unwrap();
         let (size, iterations) = (MatrixSize::new(size).unwrap(), Iterations::new(iterations).unwrap());
         let challenge = CpuChallenge::new(&seed, size, iterations).unwrap();
-        let computed = computed_hashes(&challenge);
+        let computed = computed_hashes(Kernel::best(), &challenge);
         let rows: Vec<u32> = picks.iter().map(|pick| pick.index(challenge.size()) as u32).collect();
         let opened: Vec<RowHash> = rows.iter().map(|row| computed[*row as usize]).collect();
         prop_assert_eq!(verify::expected_row_hashes(&challenge, &rows), opened);

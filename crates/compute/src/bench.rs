@@ -1,0 +1,119 @@
+//! How fast this machine computes and verifies: figures for operators, always beside what the machine could do at best.
+
+use std::hint::black_box;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use byteleap_protocol::merkle::{MerkleTree, NodeHash};
+
+use crate::challenge::CpuChallenge;
+use crate::cpu::{Error, compute_by};
+use crate::kernel::Kernel;
+use crate::verify::expected_row_hashes;
+
+/// How long the best speed of the machine is looked for, each time.
+const PEAK_TIME: Duration = Duration::from_millis(20);
+
+/// Rounds of multiplications between two looks at the clock.
+const PEAK_ROUNDS: u32 = 20_000;
+
+/// What computing a challenge took, from its parameters to the root; each time is the median over the runs.
+#[derive(Clone, Copy, Debug)]
+pub struct ComputeFigures {
+    /// From the parameters to the root of the tree.
+    pub total: Duration,
+    /// Drawing and packing A and B.
+    pub generate: Duration,
+    /// The product.
+    pub multiply: Duration,
+    /// Hashing the rows.
+    pub hash: Duration,
+    /// Multiplications of the product in its time, in 10^9 a second: n³·k of them.
+    pub gmac_per_s: f64,
+    /// What all threads together reach in registers alone, with the instruction of the kernel. Measured between the runs.
+    pub peak_gmac_per_s: f64,
+    /// What a worker would commit to.
+    pub merkle_root: NodeHash,
+}
+
+/// Computes a challenge `runs` times (at least once) on the threads of the current rayon pool.
+///
+/// # Errors
+/// [`Error::Memory`].
+pub fn compute(kernel: Kernel, challenge: &CpuChallenge, runs: usize) -> Result<ComputeFigures, Error> {
+    let mut totals = Vec::new();
+    let (mut generate, mut multiply, mut hash, mut peaks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let merkle_root = loop {
+        let started = Instant::now();
+        let computed = compute_by(kernel, challenge, &AtomicBool::new(false))?;
+        let root = MerkleTree::from_rows(&computed.row_hashes).map(|tree| tree.root());
+        totals.push(started.elapsed());
+        generate.push(computed.generate_time);
+        multiply.push(computed.product_time);
+        hash.push(computed.hash_time);
+        peaks.push(peak_gmac_per_s(kernel));
+        if let (Some(root), true) = (root, totals.len() >= runs) {
+            break root;
+        }
+    };
+    let multiply = median(multiply);
+    peaks.sort_by(f64::total_cmp);
+    let multiplications = (challenge.size() as f64).powi(3) * f64::from(challenge.iterations());
+    Ok(ComputeFigures {
+        total: median(totals),
+        generate: median(generate),
+        multiply,
+        hash: median(hash),
+        gmac_per_s: multiplications / multiply.as_secs_f64() / 1e9,
+        peak_gmac_per_s: peaks[peaks.len() / 2],
+        merkle_root,
+    })
+}
+
+/// The median time of one thread to recompute and hash `rows` rows, evenly spread, of a challenge.
+#[must_use]
+pub fn verify(challenge: &CpuChallenge, rows: u32, runs: usize) -> Duration {
+    let size = challenge.size() as u64;
+    let opened: Vec<u32> = (0..u64::from(rows)).map(|index| (index * size / u64::from(rows)) as u32).collect();
+    let times = (0..runs.max(1)).map(|_| {
+        let started = Instant::now();
+        black_box(expected_row_hashes(challenge, &opened));
+        started.elapsed()
+    });
+    median(times.collect())
+}
+
+fn peak_gmac_per_s(kernel: Kernel) -> f64 {
+    let rates = rayon::broadcast(|_| {
+        let started = Instant::now();
+        let mut multiplications = 0;
+        while started.elapsed() < PEAK_TIME {
+            multiplications += kernel.spin(PEAK_ROUNDS);
+        }
+        multiplications as f64 / started.elapsed().as_secs_f64() / 1e9
+    });
+    rates.into_iter().sum()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kernel_is_measured_at_the_same_root() {
+        let challenge = CpuChallenge::sample(3, 100, 2);
+        let figures = Kernel::all().into_iter().map(|kernel| compute(kernel, &challenge, 1).unwrap());
+        let roots: Vec<NodeHash> = figures
+            .map(|figures| {
+                assert!(figures.gmac_per_s > 0.0 && figures.peak_gmac_per_s > 0.0);
+                figures.merkle_root
+            })
+            .collect();
+        assert!(roots.iter().all(|root| *root == roots[0]));
+    }
+}
