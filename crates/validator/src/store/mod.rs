@@ -2,7 +2,8 @@
 //!
 //! One SQL text serves both engines. It goes through sqlx's `Any` driver, so only 64-bit integers, doubles, text and
 //! blobs cross it; booleans are 0 and 1, JSON is text, times are unix milliseconds in UTC (fields end in `_at_ms`), and
-//! a double that may be absent goes in as `double_or_null`. Only two statements know the engine: [`Engine::begin`] and [`Engine::connection_setup`].
+//! a double that may be absent goes in as `double_or_null`. Only two statements know the engine: [`Engine::begin`] and
+//! [`Engine::connection_setup`].
 //!
 //! The files follow a challenge: [`heartbeat`] (who is there), [`gpu`] (with which cards), [`presence`] (since when),
 //! [`lease`] (rented or not), [`challenge`] (asked, answered, judged), [`round`] (scored), [`submission`] (paid).
