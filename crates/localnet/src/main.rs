@@ -50,10 +50,10 @@ enum Command {
 #[derive(Args)]
 struct Up {
     /// Number of miners.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = number_of_daemons())]
     miners: u16,
     /// Number of workers, dealt to the miners in turn.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = number_of_daemons())]
     workers: u16,
     /// Forget the wallets and identities of earlier runs first. (The chain, and the validator's record of it, begin anew
     /// at every start.)
@@ -82,7 +82,7 @@ struct Chain {
     #[arg(long, default_value_t = 1000, value_name = "MS")]
     block_time_ms: u64,
     /// Number of registered miners.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = number_of_daemons())]
     miners: u16,
 }
 
@@ -97,6 +97,10 @@ enum Market {
         #[arg(long)]
         score: f64,
     },
+}
+
+fn number_of_daemons() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=i64::from(network::MAX_DAEMONS))
 }
 
 fn main() -> ExitCode {
