@@ -65,15 +65,21 @@ impl Binaries {
         Ok(binaries)
     }
 
-    pub(crate) fn validator(&self) -> PathBuf {
+    /// The validator's executable.
+    #[must_use]
+    pub fn validator(&self) -> PathBuf {
         self.folder.join(DAEMONS[0])
     }
 
-    pub(crate) fn miner(&self) -> PathBuf {
+    /// The miner's executable.
+    #[must_use]
+    pub fn miner(&self) -> PathBuf {
         self.folder.join(DAEMONS[1])
     }
 
-    pub(crate) fn worker(&self) -> PathBuf {
+    /// The worker's executable.
+    #[must_use]
+    pub fn worker(&self) -> PathBuf {
         self.folder.join(DAEMONS[2])
     }
 

@@ -134,7 +134,8 @@ impl Layer {
                     _ => self.refuse(&name, source(), "allowed: a section with keys of its own".into()),
                 }
             } else {
-                self.warnings.push(unknown(&name, keys.iter().map(|key| key.name.to_owned()), Some(source())));
+                let known = keys.iter().flat_map(|key| sections_and_name(key.name));
+                self.warnings.push(unknown(&name, known, Some(source())));
             }
         }
     }
@@ -174,6 +175,11 @@ impl Provider for Layer {
 /// The environment variable that sets a key: `wallet.name` is `BYTELEAP_WALLET__NAME`.
 pub(super) fn variable_of(name: &str) -> String {
     format!("{VARIABLE_PREFIX}{}", name.replace('.', "__").to_uppercase())
+}
+
+/// `a`, `a.b` and `a.b.c` for `a.b.c`.
+fn sections_and_name(name: &str) -> impl Iterator<Item = String> {
+    name.match_indices('.').map(|(end, _)| &name[..end]).chain([name]).map(str::to_owned)
 }
 
 fn file_name_of(key: &Key) -> String {

@@ -90,14 +90,19 @@ fn every_problem_comes_at_once_with_key_source_found_and_allowed() {
 
 #[test]
 fn unknown_keys_are_warnings_with_a_suggestion_but_errors_where_just_typed() {
-    let config =
-        load("wallet: {name: v, nmae: w}\nmatrix_size: 5\ncolour: {red: 1}", &[("BYTELEAP_PROT", "1")], &[]).unwrap();
+    let config = load(
+        "wallet: {name: v, nmae: w}\nmatrix_size: 5\ncolour: {red: 1}\nvaldation: {cpu: {}}",
+        &[("BYTELEAP_PROT", "1")],
+        &[],
+    )
+    .unwrap();
     let warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
-    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    assert_eq!(warnings.len(), 5, "{warnings:?}");
     assert!(warnings[0].contains("wallet.nmae") && warnings[0].contains("did you mean wallet.name?"), "{warnings:?}");
     assert!(warnings[1].contains("did you mean validation.cpu.matrix_size?"), "{warnings:?}");
     assert!(warnings[2].starts_with("colour") && !warnings[2].contains("did you mean"), "{warnings:?}");
-    assert!(warnings[3].contains("did you mean BYTELEAP_PORT?"), "{warnings:?}");
+    assert!(warnings[3].contains("did you mean validation?"), "{warnings:?}");
+    assert!(warnings[4].contains("did you mean BYTELEAP_PORT?"), "{warnings:?}");
     let error = load("wallet: {name: v}", &[], &["prot=2000"]).unwrap_err();
     assert!(error.to_string().contains("did you mean port?"), "{error}");
 }

@@ -2,5 +2,6 @@
 
 #![cfg(test)]
 
+mod deployed_configs;
 mod network;
 mod setup_script;
