@@ -1,15 +1,16 @@
 //! How fast this machine computes and verifies: figures for operators, always beside what the machine could do at best.
 
-use std::hint::black_box;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use byteleap_protocol::id::{RowHash, Unit};
 use byteleap_protocol::merkle::{MerkleTree, NodeHash};
+use byteleap_protocol::payload::ProofResponse;
 
 use crate::challenge::CpuChallenge;
 use crate::cpu::{Error, compute_by};
 use crate::kernel::Kernel;
-use crate::verify::expected_row_hashes;
+use crate::verify;
 
 /// How long the best speed of the machine is looked for, each time.
 const PEAK_TIME: Duration = Duration::from_millis(20);
@@ -34,25 +35,27 @@ pub struct ComputeFigures {
     pub peak_gmac_per_s: f64,
     /// What a worker would commit to.
     pub merkle_root: NodeHash,
+    /// How many threads computed.
+    pub threads: usize,
 }
 
 /// Computes a challenge `runs` times (at least once) on the threads of the current rayon pool.
 ///
 /// # Errors
 /// [`Error::Memory`].
-pub fn compute(kernel: Kernel, challenge: &CpuChallenge, runs: usize) -> Result<ComputeFigures, Error> {
-    let mut totals = Vec::new();
-    let (mut generate, mut multiply, mut hash, mut peaks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+pub fn compute(kernel: Kernel, challenge: &CpuChallenge, runs: u32) -> Result<ComputeFigures, Error> {
+    let (mut totals, mut generate, mut multiply, mut hash) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut peaks = Vec::new();
     let merkle_root = loop {
         let started = Instant::now();
         let computed = compute_by(kernel, challenge, &AtomicBool::new(false))?;
-        let root = MerkleTree::from_rows(&computed.row_hashes).map(|tree| tree.root());
+        let root = tree(&computed.row_hashes).root();
         totals.push(started.elapsed());
         generate.push(computed.generate_time);
         multiply.push(computed.product_time);
         hash.push(computed.hash_time);
         peaks.push(peak_gmac_per_s(kernel));
-        if let (Some(root), true) = (root, totals.len() >= runs) {
+        if totals.len() >= runs as usize {
             break root;
         }
     };
@@ -67,20 +70,42 @@ pub fn compute(kernel: Kernel, challenge: &CpuChallenge, runs: usize) -> Result<
         gmac_per_s: multiplications / multiply.as_secs_f64() / 1e9,
         peak_gmac_per_s: peaks[peaks.len() / 2],
         merkle_root,
+        threads: rayon::current_num_threads(),
     })
 }
 
-/// The median time of one thread to recompute and hash `rows` rows, evenly spread, of a challenge.
-#[must_use]
-pub fn verify(challenge: &CpuChallenge, rows: u32, runs: usize) -> Duration {
+/// The median time in which one thread judges an honest proof of `rows` rows, evenly spread. The proof is made first, on the
+/// threads of the current rayon pool.
+///
+/// # Errors
+/// [`Error::Memory`].
+///
+/// # Panics
+/// If the proof does not hold: then this crate is wrong.
+pub fn judge(challenge: &CpuChallenge, rows: u32, runs: u32) -> Result<Duration, Error> {
     let size = challenge.size() as u64;
     let opened: Vec<u32> = (0..u64::from(rows)).map(|index| (index * size / u64::from(rows)) as u32).collect();
+    let row_hashes = compute_by(Kernel::best(), challenge, &AtomicBool::new(false))?.row_hashes;
+    let tree = tree(&row_hashes);
+    let proof = ProofResponse {
+        uuid: Unit::Cpu,
+        row_hashes: opened.iter().map(|row| row_hashes[*row as usize]).collect(),
+        merkle_proofs: opened.iter().filter_map(|row| tree.open(*row as usize)).collect(),
+        coordinate_values: Vec::new(),
+    };
     let times = (0..runs.max(1)).map(|_| {
         let started = Instant::now();
-        black_box(expected_row_hashes(challenge, &opened));
-        started.elapsed()
+        let judged = verify::judge(challenge, &opened, tree.root(), std::slice::from_ref(&proof));
+        let time = started.elapsed();
+        assert_eq!(judged, Ok(()), "an honest proof holds");
+        time
     });
-    median(times.collect())
+    Ok(median(times.collect()))
+}
+
+#[expect(clippy::expect_used, reason = "a challenge has at least one row")]
+fn tree(row_hashes: &[RowHash]) -> MerkleTree {
+    MerkleTree::from_rows(row_hashes).expect("no tree over no rows")
 }
 
 fn peak_gmac_per_s(kernel: Kernel) -> f64 {
@@ -115,5 +140,10 @@ mod tests {
             })
             .collect();
         assert!(roots.iter().all(|root| *root == roots[0]));
+    }
+
+    #[test]
+    fn judging_an_honest_proof_is_measured() {
+        assert!(judge(&CpuChallenge::sample(3, 64, 2), 5, 2).unwrap() > Duration::ZERO);
     }
 }

@@ -15,12 +15,12 @@ use crate::cpu::Error;
 use crate::kernel::{Kernel, TILE_COLUMNS, TILE_ROWS, Tile};
 use crate::matrix::{ELEMENT_MAX, Factors, RowPanels, check, filled};
 
-/// Pairs that are gone through before the next panel of columns, a power of two. Their part of a panel of columns (64 KiB)
-/// and of all panels of the band's rows stays in the second-level cache.
-const BLOCK_PAIRS: usize = 512;
+/// Pairs that are gone through before the next panel of columns, a power of two. Their part of a panel of columns (128 KiB)
+/// and of the band's rows (384 KiB) stays in the second-level cache.
+const BLOCK_PAIRS: usize = 1024;
 
 /// The longest band: so many rows share each element of B that is fetched from memory.
-const BAND_ROWS_MAX: usize = 10 * TILE_ROWS;
+const BAND_ROWS_MAX: usize = 8 * TILE_ROWS;
 
 /// Bands per thread, so that threads that were held up do not keep the others waiting at the end.
 const BANDS_PER_THREAD: usize = 8;

@@ -7,11 +7,12 @@
 //! hears them over signed and sealed HTTP, [`desk`] is where each arrives, typed, [`intake`] takes heartbeats in,
 //! [`challenge`] takes a challenge from its first row to its verdict, [`score`] makes rounds of verdicts, leases and
 //! presence, [`weights`] tells the chain, and [`store`] remembers everything in SQLite or PostgreSQL. [`service`] builds
-//! all of them and runs them; [`admin`] shows them to operators.
+//! all of them and runs them; [`admin`] shows them to operators, and [`bench`] measures the machine.
 #![forbid(unsafe_code)]
 
 pub mod admin;
 pub mod axon;
+pub mod bench;
 pub mod challenge;
 pub mod config;
 pub mod desk;

@@ -13,6 +13,7 @@ use byteleap_daemon::config::Config;
 use byteleap_daemon::logging;
 use byteleap_daemon::tasks::{self, Signals, Tasks};
 use byteleap_protocol::hotkey::{Hotkey, Signer};
+use byteleap_validator::bench::{self, BenchCommand};
 use byteleap_validator::config::{KEYS, Settings, advice};
 use byteleap_validator::score::explain::{explain, instant};
 use byteleap_validator::service::{self, DRAIN_DEADLINE, World};
@@ -45,6 +46,9 @@ enum Command {
     /// Look at the weights, or set them.
     #[command(subcommand)]
     Weights(WeightsCommand),
+    /// Measure this machine.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Tell how the last round scored a miner, and why a number is zero.
     Explain {
         /// The miner's hotkey (SS58).
@@ -69,18 +73,26 @@ fn main() -> ExitCode {
 
 fn execute(arguments: Arguments) -> Result<(), Failure> {
     let command = arguments.command.unwrap_or(Command::Common(CommonCommand::Run));
-    if matches!(command, Command::Common(CommonCommand::Config { example: true })) {
-        return cli::print_example(KEYS);
-    }
-    let config = arguments.common.load(KEYS)?;
-    let settings = Settings::read(&config)?;
+    let configured = || -> Result<(Config, Settings), Failure> {
+        let config = arguments.common.load(KEYS)?;
+        let settings = Settings::read(&config)?;
+        Ok((config, settings))
+    };
     match command {
-        Command::Common(CommonCommand::Config { .. }) => cli::print_effective(&config),
-        Command::Common(CommonCommand::Check) => cli::block_on(check(settings, advice(&config))),
-        Command::Common(CommonCommand::Run) => run(&arguments.common, &config, settings),
-        Command::Migrate(command) => cli::block_on(migrate(settings, command)),
-        Command::Weights(command) => cli::block_on(weights(settings, command)),
-        Command::Explain { hotkey, json } => cli::block_on(show_explanation(settings, hotkey, json)),
+        Command::Common(CommonCommand::Config { example: true }) => cli::print_example(KEYS),
+        Command::Common(CommonCommand::Config { example: false }) => cli::print_effective(&configured()?.0),
+        Command::Common(CommonCommand::Check) => {
+            let (config, settings) = configured()?;
+            cli::block_on(check(settings, advice(&config)))
+        }
+        Command::Common(CommonCommand::Run) => {
+            let (config, settings) = configured()?;
+            run(&arguments.common, &config, settings)
+        }
+        Command::Migrate(command) => cli::block_on(migrate(configured()?.1, command)),
+        Command::Weights(command) => cli::block_on(weights(configured()?.1, command)),
+        Command::Bench(command) => bench::run(&command),
+        Command::Explain { hotkey, json } => cli::block_on(show_explanation(configured()?.1, hotkey, json)),
     }
 }
 

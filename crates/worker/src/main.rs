@@ -9,6 +9,7 @@ use byteleap_daemon::cli::{self, CommonArgs, CommonCommand, Failure};
 use byteleap_daemon::config::Config;
 use byteleap_daemon::logging;
 use byteleap_daemon::tasks::Signals;
+use byteleap_worker::bench::{self, BenchCommand};
 use byteleap_worker::config::{KEYS, Settings};
 use byteleap_worker::service;
 use clap::{Parser, Subcommand};
@@ -29,6 +30,9 @@ enum Command {
     Common(CommonCommand),
     /// Show what the running worker does.
     Status,
+    /// Measure this machine.
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
         Command::Common(CommonCommand::Config { example: true }) => cli::print_example(KEYS),
         Command::Common(CommonCommand::Config { example: false }) => config(&arguments.common),
         Command::Status => status(&arguments.common),
+        Command::Bench(command) => bench::run(&command),
     })
 }
 
