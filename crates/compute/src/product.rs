@@ -283,7 +283,8 @@ mod tests {
 
     #[test]
     fn bands_are_whole_tiles_and_several_for_each_thread() {
-        assert_eq!(band_rows(2000, 2), 120);
+        assert_eq!(band_rows(2000, 2), BAND_ROWS_MAX);
+        assert_eq!(band_rows(2000, 4), 72);
         assert_eq!(band_rows(2000, 64), TILE_ROWS);
         assert_eq!(band_rows(1, 1), TILE_ROWS);
         assert_eq!(band_rows(16_384, 1), BAND_ROWS_MAX);
