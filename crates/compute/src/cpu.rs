@@ -10,7 +10,7 @@ use crate::challenge::CpuChallenge;
 use crate::kernel::Kernel;
 use crate::matrix::Factors;
 use crate::product::{Band, band_rows};
-use crate::row_hash::row_hash;
+use crate::row_hash::row_hashes;
 
 /// What a worker knows once it has computed a challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +63,8 @@ pub fn compute_by(kernel: Kernel, challenge: &CpuChallenge, cancelled: &AtomicBo
 
     let started = Instant::now();
     let rows = band_rows(size, rayon::current_num_threads());
-    let mut row_hashes = vec![RowHash([0; 8]); size];
-    let bands = Mutex::new(row_hashes.chunks_mut(rows).enumerate());
+    let mut leaves = vec![RowHash([0; 8]); size];
+    let bands = Mutex::new(leaves.chunks_mut(rows).enumerate());
     let next_band = || bands.lock().unwrap_or_else(PoisonError::into_inner).next();
     // Every thread keeps one workspace and takes the next band when it is done with one.
     let times = rayon::broadcast(|_| -> Result<Times, Error> {
@@ -78,9 +78,7 @@ pub fn compute_by(kernel: Kernel, challenge: &CpuChallenge, cancelled: &AtomicBo
             let band_started = Instant::now();
             let product = band.multiply(index * rows, hashes.len(), cancelled)?;
             let band_ended = Instant::now();
-            for (hash, row) in hashes.iter_mut().zip(product.chunks_exact(size)) {
-                *hash = row_hash(row);
-            }
+            row_hashes(product, size, hashes);
             times.product += band_ended - band_started;
             times.hash += band_ended.elapsed();
         }
@@ -96,7 +94,7 @@ pub fn compute_by(kernel: Kernel, challenge: &CpuChallenge, cancelled: &AtomicBo
     }
     let product_share = total.product.div_duration_f64((total.product + total.hash).max(Duration::from_nanos(1)));
     let product_time = elapsed.mul_f64(product_share);
-    Ok(Computed { row_hashes, generate_time, product_time, hash_time: elapsed - product_time })
+    Ok(Computed { row_hashes: leaves, generate_time, product_time, hash_time: elapsed - product_time })
 }
 
 /// What one thread spent on its bands.

@@ -162,20 +162,23 @@ fn exact_pairs(bits: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::challenge::CpuChallenge;
     use crate::mt19937::Mt19937;
 
-    /// A·B^k by the definition: three nested loops over 64-bit numbers that wrap.
-    fn naive(challenge: &CpuChallenge) -> Vec<i64> {
+    /// Rows of A·B^k by the definition: three nested loops over 64-bit numbers that wrap.
+    fn naive(challenge: &CpuChallenge, rows: Range<usize>) -> Vec<i64> {
         let size = challenge.size();
         let mut stream = Mt19937::new(challenge.seed_word());
         let mut draw = || (0..size * size).map(|_| i64::from(stream.up_to(1000)) - 500).collect::<Vec<i64>>();
-        let (mut c, b) = (draw(), draw());
+        let (a, b) = (draw(), draw());
+        let mut c = a[rows.start * size..rows.end * size].to_vec();
         for _ in 0..challenge.iterations() {
-            let mut next = vec![0_i64; size * size];
+            let mut next = vec![0_i64; c.len()];
             for (c_row, next_row) in c.chunks_exact(size).zip(next.chunks_exact_mut(size)) {
                 for (weight, b_row) in c_row.iter().zip(b.chunks_exact(size)) {
                     for (sum, element) in next_row.iter_mut().zip(b_row) {
@@ -219,7 +222,7 @@ mod tests {
         for size in [1, 2, 3, 11, 12, 13, 23, 25, 31, 32, 33, 37, 63, 65, 97, 127, 128, 129, 131, 193] {
             for iterations in [1, 2, 3, 7] {
                 let challenge = CpuChallenge::sample(900 + size, size, iterations);
-                let expected = naive(&challenge);
+                let expected = naive(&challenge, 0..challenge.size());
                 for kernel in Kernel::all() {
                     for rows in [TILE_ROWS, 3 * TILE_ROWS] {
                         let product = by_bands(&challenge, kernel, rows);
@@ -234,19 +237,17 @@ mod tests {
     }
 
     #[test]
-    fn every_kernel_multiplies_lines_longer_than_a_block() {
-        for size in [1022, 1023, 1024, 1025, 1027] {
+    fn every_kernel_multiplies_lines_longer_than_a_span_and_a_block_like_three_loops() {
+        const { assert!(BLOCK_PAIRS == 1024, "choose sizes around the edges of a block") }
+        for size in [1021, 1025, 2047, 2048, 2049, 2051] {
             let challenge = CpuChallenge::sample(size, size, 3);
-            let cancelled = AtomicBool::new(false);
-            let products: Vec<Vec<i64>> = Kernel::all()
-                .into_iter()
-                .map(|kernel| {
-                    let factors = Factors::generate(&challenge, kernel, &cancelled).unwrap();
-                    let mut band = Band::new(&factors, kernel, 3, TILE_ROWS).unwrap();
-                    band.multiply(challenge.size() - 7, 7, &cancelled).unwrap().to_vec()
-                })
-                .collect();
-            assert!(products.iter().all(|product| *product == products[0]), "size {size}");
+            let (cancelled, first) = (AtomicBool::new(false), challenge.size() - 2);
+            let expected = naive(&challenge, first..challenge.size());
+            for kernel in Kernel::all() {
+                let factors = Factors::generate(&challenge, kernel, &cancelled).unwrap();
+                let mut band = Band::new(&factors, kernel, 3, TILE_ROWS).unwrap();
+                assert!(band.multiply(first, 2, &cancelled).unwrap() == expected, "{kernel:?}, size {size}");
+            }
         }
     }
 
@@ -324,7 +325,7 @@ mod tests {
             iterations in 1..20_u32,
         ) {
             let challenge = CpuChallenge::sample(seed, size, iterations);
-            let expected = naive(&challenge);
+            let expected = naive(&challenge, 0..challenge.size());
             for kernel in Kernel::all() {
                 prop_assert!(by_bands(&challenge, kernel, 2 * TILE_ROWS) == expected, "{:?}", kernel);
             }

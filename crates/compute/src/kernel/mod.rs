@@ -1,7 +1,7 @@
 //! The inner loops, written for the vector instructions of this machine and chosen when the program runs.
 //!
-//! Four loops take nearly all the time of a challenge: drawing elements from the generator, multiplying a tile, and, on
-//! the validator, weighting rows of B; the fourth only measures what the machine could do at best. Each exists once per
+//! These loops take nearly all the time of a challenge: drawing elements from the generator, multiplying a tile, hashing a row
+//! and, on the validator, weighting rows of B; one more measures what the machine could do at best. Each exists once per
 //! instruction set, with the portable form as the one that the others must equal bit for bit. This folder is the only place
 //! of the crate where `unsafe` is allowed: for calling code that was compiled for instructions which the machine was seen to
 //! have, and for taking a vector as an array of exactly its size.
@@ -26,6 +26,8 @@ mod portable;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod sha_ni;
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -170,6 +172,19 @@ impl Kernel {
     pub(crate) fn spin(self, rounds: u32) -> u64 {
         dispatch!(self, spin(rounds))
     }
+}
+
+/// The first eight bytes of SHA-256 over each of two equally long rows, by the processor's own instructions; none where it
+/// has none.
+#[inline]
+#[must_use]
+pub(crate) fn hash_heads(rows: [&[i64]; 2]) -> Option<[[u8; 8]; 2]> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("sha") && is_x86_feature_detected!("ssse3") && is_x86_feature_detected!("sse4.1") {
+        // SAFETY: the machine was just seen to have every feature that the function is compiled for.
+        return Some(unsafe { sha_ni::hash_heads(rows) });
+    }
+    None
 }
 
 impl fmt::Debug for Kernel {
