@@ -228,7 +228,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::store::testing;
+    use crate::store::testing::{self, on_both_engines};
 
     const MINER: Hotkey = Hotkey([1; 32]);
 
@@ -290,9 +290,8 @@ mod tests {
         );
     }
 
-    #[tokio::test]
     async fn workers_beyond_the_limits_are_named_in_the_answer() {
-        let (store, _folder) = testing::store().await;
+        let store = testing::store().await;
         let many: Vec<_> = (0..300).map(|number| json!({ "worker_id": format!("w{number:03}") })).collect();
         let answer = heartbeat(&store, MINER, data(&many.into()), 0).await;
         assert_eq!((answer.error_code, answer.workers_processed), (0, 256));
@@ -307,12 +306,13 @@ mod tests {
         assert_eq!(store.workers().await.unwrap().len(), 256);
     }
 
-    #[tokio::test]
     async fn a_failure_of_ours_is_code_1004_without_detail() {
-        let (store, _folder) = testing::store().await;
+        let store = testing::store().await;
         store.close().await;
         let answer = heartbeat(&store, MINER, data(&json!([{ "worker_id": "w" }])), 0).await;
         assert_eq!((answer.error_code, answer.workers_processed), (1004, 0));
         assert_eq!(answer.message, "Heartbeat processing failed");
     }
+
+    on_both_engines!(workers_beyond_the_limits_are_named_in_the_answer, a_failure_of_ours_is_code_1004_without_detail,);
 }

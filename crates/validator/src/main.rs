@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -17,7 +18,8 @@ use byteleap_validator::bench::{self, BenchCommand};
 use byteleap_validator::config::{KEYS, Settings, advice};
 use byteleap_validator::score::explain::{explain, instant};
 use byteleap_validator::service::{self, DRAIN_DEADLINE, World};
-use byteleap_validator::store::Store;
+use byteleap_validator::store::migrate::{StepStatus, nothing_applied};
+use byteleap_validator::store::{DatabaseUrl, Place, Store, StoreError};
 use byteleap_validator::weights::report::WeightsCommand;
 use byteleap_validator::weights::{self, Submitter};
 use clap::{Parser, Subcommand};
@@ -63,6 +65,8 @@ enum Command {
 enum MigrateCommand {
     /// Run the steps that have not run yet.
     Up,
+    /// Say which database it is and whether steps have to run; exit 1 if so, or if it cannot be reached.
+    Check,
     /// List the steps and when they ran.
     Status,
 }
@@ -147,17 +151,24 @@ async fn check(settings: Settings, advice: Vec<String>) -> Result<(), Failure> {
 }
 
 async fn check_database(settings: &Settings) -> Result<(), String> {
-    let checked = async {
-        let store = Store::open(&settings.database).await?;
-        store.ping().await?;
-        store.migrate_status().await
-    };
-    let steps = checked.await.map_err(|error| format!("{}: {}", settings.database, tasks::chain(&error)))?;
-    let waiting = steps.iter().filter(|step| step.applied_at_ms.is_none()).count();
+    let url = &settings.database;
+    let steps = migrate_status(url).await.map_err(|error| format!("{url}: {}", tasks::chain(&error)))?;
+    if let Some(folder) = url.file().and_then(Path::parent).filter(|folder| !folder.is_dir()) {
+        return Err(format!("{url}: there is no folder {}", folder.display()));
+    }
+    let waiting = steps.iter().filter(|step| step.is_pending()).count();
     if waiting > 0 && waiting < steps.len() {
         return Err(format!("{waiting} schema step(s) have to run; a start runs them, or `migrate up`"));
     }
     Ok(())
+}
+
+/// The steps of a database, which is neither made nor changed by this.
+async fn migrate_status(url: &DatabaseUrl) -> Result<Vec<StepStatus>, StoreError> {
+    let Some(store) = Store::open_existing(url).await? else { return Ok(nothing_applied()) };
+    let steps = store.migrate_status().await?;
+    store.close().await;
+    Ok(steps)
 }
 
 async fn check_chain(settings: &Settings, chain: &dyn Chain, wallet: Option<Wallet>) -> Result<(), String> {
@@ -181,11 +192,13 @@ async fn check_port(what: &str, address: SocketAddr, keys: &str) -> Result<(), S
 }
 
 async fn migrate(settings: Settings, command: MigrateCommand) -> Result<(), Failure> {
-    let store = Store::open(&settings.database).await?;
+    let url = &settings.database;
     let mut out = io::stdout();
     match command {
         MigrateCommand::Up => {
+            let store = Store::open(url).await?;
             let applied = store.migrate_up(SystemClock::new().unix_ms()).await?;
+            store.close().await;
             for step in &applied {
                 writeln!(out, "applied {step}")?;
             }
@@ -193,21 +206,42 @@ async fn migrate(settings: Settings, command: MigrateCommand) -> Result<(), Fail
                 writeln!(out, "nothing to do")?;
             }
         }
+        MigrateCommand::Check => {
+            let Place { host, database, role } = url.place();
+            let role = role.as_deref().unwrap_or("none: it is a file");
+            writeln!(out, "host      {host}\ndatabase  {database}\nrole      {role}")?;
+            let steps = migrate_status(url).await?;
+            let pending: Vec<_> = steps.iter().filter(|step| step.is_pending()).map(ToString::to_string).collect();
+            writeln!(out, "pending   {} of {} steps", pending.len(), steps.len())?;
+            if !pending.is_empty() {
+                let names = pending.join(", ");
+                return Err(Failure::runtime(format!("{names} must run: `migrate up` or the next start does it")));
+            }
+        }
         MigrateCommand::Status => {
-            for step in store.migrate_status().await? {
+            for step in migrate_status(url).await? {
                 let state =
                     step.applied_at_ms.map_or("waits".to_owned(), |at_ms| format!("applied {}", instant(at_ms)));
-                writeln!(out, "{:04} {} {state}", step.version, step.name)?;
+                writeln!(out, "{step} {state}")?;
             }
         }
     }
-    store.close().await;
     Ok(())
+}
+
+/// The store of a command that needs what a running validator has written.
+async fn written_store(settings: &Settings) -> Result<Store, Failure> {
+    Store::open_existing(&settings.database).await?.ok_or_else(|| {
+        Failure::runtime(format!(
+            "there is no database {} yet: the validator makes it when it starts",
+            settings.database
+        ))
+    })
 }
 
 async fn weights(settings: Settings, command: WeightsCommand) -> Result<(), Failure> {
     let submitter = Submitter {
-        store: Store::open(&settings.database).await?,
+        store: written_store(&settings).await?,
         chain: chain(&settings)?,
         signer: Arc::new(wallet(&settings)?.keypair),
         clock: Arc::new(SystemClock::new()),
@@ -220,7 +254,7 @@ async fn weights(settings: Settings, command: WeightsCommand) -> Result<(), Fail
 }
 
 async fn show_explanation(settings: Settings, hotkey: Hotkey, json: bool) -> Result<(), Failure> {
-    let store = Store::open(&settings.database).await?;
+    let store = written_store(&settings).await?;
     let explanation = explain(&store, hotkey).await?;
     store.close().await;
     let Some(explanation) = explanation else {

@@ -30,7 +30,7 @@ use crate::metagraph::Members;
 use crate::store::Store;
 use crate::store::challenge::ChallengeRow;
 use crate::store::lease::LeaseScore;
-use crate::store::testing;
+use crate::store::testing::{self, on_both_engines};
 
 const MINER: Hotkey = Hotkey([1; 32]);
 const STRANGER: Hotkey = Hotkey([2; 32]);
@@ -44,7 +44,6 @@ struct World {
     desk: Desk,
     scheduler: Scheduler,
     verifier: Verifier,
-    _folder: tempfile::TempDir,
 }
 
 fn rules() -> Rules {
@@ -64,7 +63,7 @@ fn rules() -> Rules {
 
 impl World {
     async fn new(rules: Rules) -> Self {
-        let (store, folder) = testing::store().await;
+        let store = testing::store().await;
         let clock = Arc::new(ManualClock::new(START_MS));
         let metagraph = FixedChain::of(128, &[MINER, STRANGER]).metagraph(128).await.unwrap();
         let (rules, proof_arrived) = (Arc::new(rules), Arc::new(Notify::new()));
@@ -81,7 +80,6 @@ impl World {
             ),
             store,
             clock,
-            _folder: folder,
         }
     }
 
@@ -172,7 +170,6 @@ fn honest(item: &ChallengeItem) -> MerkleTree {
     computed(item).1
 }
 
-#[tokio::test]
 async fn a_challenge_goes_all_the_way_round() {
     let world = World::new(rules()).await;
     let item = world.one_sent().await;
@@ -201,7 +198,6 @@ async fn a_challenge_goes_all_the_way_round() {
     assert_eq!(world.verifier.judge_batch().await.unwrap(), 0, "the proof is forgotten after its verdict");
 }
 
-#[tokio::test]
 async fn a_wrong_row_is_caught() {
     let forged = |item: &ChallengeItem| {
         let hashes = computed(item).0;
@@ -211,7 +207,6 @@ async fn a_wrong_row_is_caught() {
     assert_eq!(verdict_on(forged, |_| ()).await, (Status::Failed, Some("wrong_row_hash".to_owned())));
 }
 
-#[tokio::test]
 async fn right_rows_under_another_root_are_caught() {
     let other_root = |item: &ChallengeItem| {
         let mut hashes = computed(item).0;
@@ -220,6 +215,9 @@ async fn right_rows_under_another_root_are_caught() {
     };
     let (status, code) = verdict_on(other_root, |_| ()).await;
     assert_eq!((status, code.as_deref()), (Status::Failed, Some("wrong_row_hash")));
+}
+
+async fn a_forged_path_is_caught() {
     let (status, code) = verdict_on(honest, |proof| {
         let opening = &mut proof.merkle_proofs[0];
         opening.proof_hashes[0] = NodeHash::Inner([7; 32]);
@@ -228,7 +226,6 @@ async fn right_rows_under_another_root_are_caught() {
     assert_eq!((status, code.as_deref()), (Status::Failed, Some("wrong_path")));
 }
 
-#[tokio::test]
 async fn a_swapped_index_is_caught() {
     let (status, code) = verdict_on(honest, |proof| {
         proof.merkle_proofs.swap(0, 1);
@@ -238,7 +235,6 @@ async fn a_swapped_index_is_caught() {
     assert_eq!((status, code.as_deref()), (Status::Failed, Some("wrong_index")));
 }
 
-#[tokio::test]
 async fn every_refusal_of_phase_1_leaves_the_challenge_as_it_was() {
     let world = World::new(rules()).await;
     let item = world.one_sent().await;
@@ -278,7 +274,6 @@ async fn every_refusal_of_phase_1_leaves_the_challenge_as_it_was() {
     assert_eq!(world.row(&item).await, committed);
 }
 
-#[tokio::test]
 async fn every_refusal_of_phase_2_leaves_the_challenge_as_it_was() {
     let world = World::new(rules()).await;
     let item = world.one_sent().await;
@@ -315,7 +310,6 @@ async fn every_refusal_of_phase_2_leaves_the_challenge_as_it_was() {
     assert_eq!(world.desk.prove(MINER, good).await, Err(Refusal::AlreadyProcessed));
 }
 
-#[tokio::test]
 async fn deadlines_end_challenges_and_only_the_workers_fault_is_a_failure() {
     let world = World::new(rules()).await;
     world.hear(MINER, &["late", "mute"]).await;
@@ -341,7 +335,6 @@ async fn deadlines_end_challenges_and_only_the_workers_fault_is_a_failure() {
     assert!(outcomes.iter().all(|outcome| !outcome.verified) && outcomes.len() == 2, "void counts for nothing");
 }
 
-#[tokio::test]
 async fn after_a_restart_proofs_are_judged_and_what_we_missed_is_void() {
     let world = World::new(rules()).await;
     world.hear(MINER, &["proved", "missed", "in_time"]).await;
@@ -362,7 +355,6 @@ async fn after_a_restart_proofs_are_judged_and_what_we_missed_is_void() {
     assert_eq!(world.status(proved).await, Status::Verified);
 }
 
-#[tokio::test]
 async fn an_acknowledged_proof_is_in_the_database_of_another_process() {
     let world = World::new(rules()).await;
     let item = world.one_sent().await;
@@ -370,15 +362,13 @@ async fn an_acknowledged_proof_is_in_the_database_of_another_process() {
     let answer = world.desk.commit(MINER, commitment(&item, tree.root())).await.unwrap();
     let data = proof(&item, &answer.proof_requests[0], &tree);
     world.desk.prove(MINER, data.clone()).await.unwrap();
-    let url = format!("sqlite:///{}", world._folder.path().join("validator.db").display());
-    let other = Store::open(&url.parse().unwrap()).await.unwrap();
+    let other = testing::store().await;
     let waiting = other.oldest_proofs(10).await.unwrap();
     assert_eq!(waiting.len(), 1);
     assert_eq!(serde_json::from_slice::<Vec<ProofResponse>>(&waiting[0].body).unwrap(), data.proofs);
     assert_eq!(waiting[0].root, tree.root());
 }
 
-#[tokio::test]
 async fn only_idle_unleased_heard_and_registered_workers_are_asked() {
     let world = World::new(rules()).await;
     let outsider = Hotkey([3; 32]);
@@ -400,14 +390,12 @@ async fn only_idle_unleased_heard_and_registered_workers_are_asked() {
     assert_eq!(world.scheduler.pass().await.unwrap(), 1);
 }
 
-#[tokio::test]
 async fn gpu_mode_asks_nobody() {
     let world = World::new(Rules { kind: ChallengeKind::GpuMatrix, ..rules() }).await;
     world.hear(MINER, &["w"]).await;
     assert_eq!(world.scheduler.pass().await.unwrap(), 0);
 }
 
-#[tokio::test]
 async fn a_verdict_is_given_once() {
     let world = World::new(rules()).await;
     let item = world.one_sent().await;
@@ -419,7 +407,6 @@ async fn a_verdict_is_given_once() {
     assert!(!world.store.conclude(key, Verdict::Verified, 1.0, START_MS).await.unwrap());
 }
 
-#[tokio::test]
 async fn a_token_request_is_answered_at_once_by_whether_the_worker_lives() {
     let world = World::new(rules()).await;
     world.hear(MINER, &["w"]).await;
@@ -431,3 +418,20 @@ async fn a_token_request_is_answered_at_once_by_whether_the_worker_lives() {
     world.clock.advance(Duration::from_secs(121));
     assert_eq!(code(MINER).await, 1000);
 }
+
+on_both_engines!(
+    a_challenge_goes_all_the_way_round,
+    a_wrong_row_is_caught,
+    right_rows_under_another_root_are_caught,
+    a_forged_path_is_caught,
+    a_swapped_index_is_caught,
+    every_refusal_of_phase_1_leaves_the_challenge_as_it_was,
+    every_refusal_of_phase_2_leaves_the_challenge_as_it_was,
+    deadlines_end_challenges_and_only_the_workers_fault_is_a_failure,
+    after_a_restart_proofs_are_judged_and_what_we_missed_is_void,
+    an_acknowledged_proof_is_in_the_database_of_another_process,
+    only_idle_unleased_heard_and_registered_workers_are_asked,
+    gpu_mode_asks_nobody,
+    a_verdict_is_given_once,
+    a_token_request_is_answered_at_once_by_whether_the_worker_lives,
+);

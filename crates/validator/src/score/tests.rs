@@ -11,7 +11,7 @@ use crate::challenge::state::{Failure, Verdict};
 use crate::store::challenge::{NewChallenge, NewCommitment};
 use crate::store::heartbeat::Heartbeat;
 use crate::store::lease::LeaseScore;
-use crate::store::testing::{beat, store};
+use crate::store::testing::{beat, on_both_engines, store};
 use crate::weights::testing::{chain_rules, neuron};
 
 const NOW_MS: i64 = 1_761_955_200_000;
@@ -40,9 +40,8 @@ fn scorer(store: &Store, neurons: Vec<Neuron>) -> Scorer {
     }
 }
 
-#[tokio::test]
 async fn a_lease_and_presence_become_a_stored_weight_with_its_reasons() {
-    let (store, _folder) = store().await;
+    let store = store().await;
     hear(&store, MINER, &["w0", "w1"], NOW_MS).await;
     hear(&store, IDLE, &["w0"], NOW_MS).await;
     let lease = LeaseScore::new(1.0).unwrap();
@@ -61,9 +60,8 @@ async fn a_lease_and_presence_become_a_stored_weight_with_its_reasons() {
     assert_eq!(idle.lease.zero, Some(LeaseZero::NoLease));
 }
 
-#[tokio::test]
 async fn a_verified_challenge_becomes_a_performance_and_a_failed_one_an_attempt() {
-    let (store, _folder) = store().await;
+    let store = store().await;
     hear(&store, MINER, &["w0"], NOW_MS).await;
     let worker = store.workers().await.unwrap()[0].key;
     for (id, verdict) in [
@@ -99,9 +97,8 @@ async fn a_verified_challenge_becomes_a_performance_and_a_failed_one_an_attempt(
     assert_eq!(store.shares_of(round).await.unwrap()[0].weight, 1.0);
 }
 
-#[tokio::test]
 async fn an_explanation_names_every_factor_and_the_reason_of_a_zero() {
-    let (store, _folder) = store().await;
+    let store = store().await;
     hear(&store, MINER, &["w0"], NOW_MS).await;
     hear(&store, STRANGER, &["w0"], NOW_MS).await;
     scorer(&store, vec![neuron(3, MINER)]).score_once().await.unwrap();
@@ -122,17 +119,15 @@ async fn an_explanation_names_every_factor_and_the_reason_of_a_zero() {
     assert_eq!(json["workers"][0]["zero"], "miner_not_scored");
 }
 
-#[tokio::test]
 async fn a_miner_silent_for_half_an_hour_is_offline() {
-    let (store, _folder) = store().await;
+    let store = store().await;
     hear(&store, MINER, &["w0"], NOW_MS - 30 * 60_000 - 1).await;
     scorer(&store, vec![neuron(0, MINER)]).score_once().await.unwrap();
     assert!(!explain(&store, MINER).await.unwrap().unwrap().miner.unwrap().online);
 }
 
-#[tokio::test]
 async fn scores_of_workers_are_kept_for_a_week_and_those_of_miners_longer() {
-    let (store, _folder) = store().await;
+    let store = store().await;
     hear(&store, MINER, &["w0"], NOW_MS).await;
     let clock = Arc::new(ManualClock::new(NOW_MS));
     let scorer = Scorer { clock: clock.clone(), ..scorer(&store, vec![neuron(0, MINER)]) };
@@ -146,11 +141,19 @@ async fn scores_of_workers_are_kept_for_a_week_and_those_of_miners_longer() {
     assert!(store.miner_score(first, MINER).await.unwrap().is_some());
 }
 
-#[tokio::test]
 async fn without_a_metagraph_there_is_no_round() {
-    let (store, _folder) = store().await;
+    let store = store().await;
     let scorer = Scorer { netuid: 1, ..scorer(&store, vec![]) };
     assert!(matches!(scorer.score_once().await, Err(ScoreError::Chain(_))));
     assert_eq!(store.latest_round().await.unwrap(), None);
     assert_eq!(explain(&store, MINER).await.unwrap(), None);
 }
+
+on_both_engines!(
+    a_lease_and_presence_become_a_stored_weight_with_its_reasons,
+    a_verified_challenge_becomes_a_performance_and_a_failed_one_an_attempt,
+    an_explanation_names_every_factor_and_the_reason_of_a_zero,
+    a_miner_silent_for_half_an_hour_is_offline,
+    scores_of_workers_are_kept_for_a_week_and_those_of_miners_longer,
+    without_a_metagraph_there_is_no_round,
+);

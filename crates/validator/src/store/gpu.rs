@@ -92,7 +92,7 @@ mod tests {
 
     use super::super::Store;
     use super::super::heartbeat::{Heartbeat, WorkerBeat};
-    use super::super::testing::{beat, store};
+    use super::super::testing::{beat, on_both_engines, store};
     use super::*;
 
     async fn report(store: &Store, miner: u8, at_ms: i64) -> Vec<String> {
@@ -103,9 +103,8 @@ mod tests {
         store.record_heartbeat(&heartbeat).await.unwrap().contested_gpus
     }
 
-    #[tokio::test]
     async fn the_first_reporter_keeps_a_card_until_it_falls_silent() {
-        let (store, _folder) = store().await;
+        let store = store().await;
         let none: [&str; 0] = [];
         assert_eq!(report(&store, 1, 0).await, none);
         assert_eq!(report(&store, 2, 60_000).await, ["GPU-1"]);
@@ -114,4 +113,6 @@ mod tests {
         assert_eq!(report(&store, 2, 2 * OWNERSHIP_LAPSE_MS + 1).await, none);
         assert_eq!(report(&store, 1, 2 * OWNERSHIP_LAPSE_MS + 2).await, ["GPU-1"]);
     }
+
+    on_both_engines!(the_first_reporter_keeps_a_card_until_it_falls_silent,);
 }

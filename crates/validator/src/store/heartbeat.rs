@@ -414,7 +414,7 @@ async fn mark_over_limit(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{self, store};
+    use super::super::testing::{self, on_both_engines, store};
     use super::*;
 
     const MINER: Hotkey = Hotkey([1; 32]);
@@ -427,9 +427,8 @@ mod tests {
         Heartbeat { hotkey: MINER, version: None, public_ip: None, workers, at_ms }
     }
 
-    #[tokio::test]
     async fn a_worker_keeps_its_row_and_what_it_no_longer_says() {
-        let (store, _folder) = store().await;
+        let store = store().await;
         let named = WorkerBeat { name: Some("rack".to_owned()), ..beat("w") };
         store.record_heartbeat(&heartbeat(vec![named], 1_000)).await.unwrap();
         store.record_heartbeat(&heartbeat(vec![beat("w")], 61_000)).await.unwrap();
@@ -440,9 +439,8 @@ mod tests {
         assert_eq!(workers[0].deadline_at_ms, 61_000 + WORKER_DEADLINE_MS);
     }
 
-    #[tokio::test]
     async fn the_hundred_oldest_live_workers_are_active() {
-        let (store, _folder) = store().await;
+        let store = store().await;
         store.record_heartbeat(&heartbeat(vec![beat("old")], 0)).await.unwrap();
         let many: Vec<_> = (0..101).map(|i| beat(&format!("w{i:03}"))).collect();
         let recorded = store.record_heartbeat(&heartbeat(many.clone(), 60_000)).await.unwrap();
@@ -452,9 +450,8 @@ mod tests {
         assert_eq!(recorded.over_limit, ["w100".parse().unwrap()]);
     }
 
-    #[tokio::test]
     async fn specs_are_written_only_when_they_change() {
-        let (store, _folder) = store().await;
+        let store = store().await;
         let changed_at = async |store: &Store| -> i64 {
             let row = sqlx::query("SELECT changed_at FROM worker_specs").fetch_one(&store.reader).await.unwrap();
             row.try_get("changed_at").unwrap()
@@ -468,12 +465,18 @@ mod tests {
         assert_eq!(changed_at(&store).await, 3);
     }
 
-    #[tokio::test]
     async fn silence_ends_in_offline() {
-        let (store, _folder) = store().await;
+        let store = store().await;
         store.record_heartbeat(&heartbeat(vec![beat("w")], 0)).await.unwrap();
         assert_eq!(store.sweep_offline(WORKER_DEADLINE_MS).await.unwrap(), (0, 0));
         assert_eq!(store.sweep_offline(WORKER_DEADLINE_MS + 1).await.unwrap(), (1, 0));
         assert_eq!(store.sweep_offline(MINER_DEADLINE_MS + 1).await.unwrap(), (0, 1));
     }
+
+    on_both_engines!(
+        a_worker_keeps_its_row_and_what_it_no_longer_says,
+        the_hundred_oldest_live_workers_are_active,
+        specs_are_written_only_when_they_change,
+        silence_ends_in_offline,
+    );
 }

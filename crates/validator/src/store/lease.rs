@@ -105,7 +105,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::store;
+    use super::super::testing::{on_both_engines, store};
     use super::*;
 
     #[test]
@@ -116,9 +116,8 @@ mod tests {
         assert_eq!(LeaseScore::new(1.5).map(LeaseScore::get), Some(1.5));
     }
 
-    #[tokio::test]
     async fn a_lease_for_an_unknown_worker_is_kept_and_only_changes_are_events() {
-        let (store, _folder) = store().await;
+        let store = store().await;
         let (miner, worker) = (Hotkey([7; 32]), "w".parse().unwrap());
         let one = LeaseScore::new(1.0).unwrap();
         assert!(store.set_lease(miner, &worker, one, "market", 10).await.unwrap());
@@ -133,4 +132,6 @@ mod tests {
             events.iter().map(|row| (row.get("old"), row.get("new"), row.get("at"))).collect();
         assert_eq!(events, [(None, 1.0, 10), (Some(1.0), 0.0, 30)]);
     }
+
+    on_both_engines!(a_lease_for_an_unknown_worker_is_kept_and_only_changes_are_events,);
 }

@@ -2,6 +2,8 @@
 //!
 //! A step that has run is never edited: the digest would not match and the program refuses to start.
 
+use std::fmt;
+
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Row};
 
@@ -36,12 +38,31 @@ pub struct StepStatus {
     pub applied_at_ms: Option<i64>,
 }
 
+impl StepStatus {
+    /// Whether it has still to run.
+    pub fn is_pending(&self) -> bool {
+        self.applied_at_ms.is_none()
+    }
+}
+
+impl fmt::Display for StepStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04} {}", self.version, self.name)
+    }
+}
+
+/// The steps as they stand in a database that does not exist yet.
+pub fn nothing_applied() -> Vec<StepStatus> {
+    STEPS.iter().map(|step| StepStatus { version: step.version, name: step.name, applied_at_ms: None }).collect()
+}
+
 impl Store {
     /// Runs the steps that have not run yet, each in one transaction, and returns their names.
     ///
     /// Refuses a database whose steps differ from this program's: a newer program made it, or a step was edited.
     pub async fn migrate_up(&self, now_ms: i64) -> Result<Vec<&'static str>, StoreError> {
         let mut applied = Vec::new();
+        sqlx::raw_sql(AssertSqlSafe(expand(REGISTER, self.engine))).execute(&self.writer).await?;
         for (step, status) in STEPS.iter().zip(self.migrate_status().await?) {
             if status.applied_at_ms.is_some() {
                 continue;
@@ -62,16 +83,15 @@ impl Store {
         Ok(applied)
     }
 
-    /// What has run and what has not, after making sure that what has run is what this program knows.
+    /// What has run and what has not, after making sure that what has run is what this program knows. Changes nothing.
     pub async fn migrate_status(&self) -> Result<Vec<StepStatus>, StoreError> {
-        sqlx::raw_sql(AssertSqlSafe(expand(REGISTER, self.engine))).execute(&self.writer).await?;
+        let mut steps = nothing_applied();
+        if !self.has_table("schema_migrations").await? {
+            return Ok(steps);
+        }
         let rows = sqlx::query("SELECT version, digest, applied_at FROM schema_migrations ORDER BY version")
             .fetch_all(&self.reader)
             .await?;
-        let mut steps: Vec<StepStatus> = STEPS
-            .iter()
-            .map(|step| StepStatus { version: step.version, name: step.name, applied_at_ms: None })
-            .collect();
         for row in rows {
             let version: i64 = row.try_get("version")?;
             let digest: Vec<u8> = row.try_get("digest")?;
@@ -138,7 +158,7 @@ fn column_type(column: &str, alias: &str, engine: Engine) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::store;
+    use super::super::testing::{on_both_engines, store, url};
     use super::*;
 
     #[test]
@@ -173,17 +193,24 @@ mod tests {
         }
     }
 
-    #[tokio::test]
     async fn running_twice_changes_nothing() {
-        let (store, _folder) = store().await;
+        let store = store().await;
         assert_eq!(store.migrate_up(7).await.unwrap(), Vec::<&str>::new());
         let status = store.migrate_status().await.unwrap();
         assert!(status.iter().all(|step| step.applied_at_ms == Some(0)), "{status:?}");
     }
 
-    #[tokio::test]
+    async fn a_look_at_the_schema_changes_nothing() {
+        assert!(url().file().is_none_or(|file| !file.exists()));
+        if let Some(store) = Store::open_existing(&url()).await.unwrap() {
+            assert!(store.migrate_status().await.unwrap().iter().all(StepStatus::is_pending));
+            assert!(!store.has_table("schema_migrations").await.unwrap());
+        }
+        assert!(url().file().is_none_or(|file| !file.exists()));
+    }
+
     async fn a_schema_of_a_newer_program_is_refused() {
-        let (store, _folder) = store().await;
+        let store = store().await;
         sqlx::query("INSERT INTO schema_migrations (version, name, digest, applied_at) VALUES (999, 'x', $1, 0)")
             .bind(vec![0_u8])
             .execute(&store.writer)
@@ -191,4 +218,10 @@ mod tests {
             .unwrap();
         assert!(store.migrate_up(0).await.unwrap_err().to_string().contains("newer"));
     }
+
+    on_both_engines!(
+        running_twice_changes_nothing,
+        a_look_at_the_schema_changes_nothing,
+        a_schema_of_a_newer_program_is_refused,
+    );
 }

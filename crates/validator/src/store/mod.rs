@@ -2,8 +2,8 @@
 //!
 //! One SQL text serves both engines. It goes through sqlx's `Any` driver, so only 64-bit integers, doubles, text and
 //! blobs cross it; booleans are 0 and 1, JSON is text, times are unix milliseconds in UTC (fields end in `_at_ms`), and
-//! a double that may be absent goes in as `double_or_null`. Only two statements know the engine: [`Engine::begin`] and
-//! [`Engine::connection_setup`].
+//! a double that may be absent goes in as `double_or_null`. The statements that know the engine are methods of
+//! [`Engine`].
 //!
 //! The files follow a challenge: [`heartbeat`] (who is there), [`gpu`] (with which cards), [`presence`] (since when),
 //! [`lease`] (rented or not), [`challenge`] (asked, answered, judged), [`round`] (scored), [`submission`] (paid).
@@ -20,6 +20,8 @@ pub mod migrate;
 pub mod presence;
 pub mod round;
 pub mod submission;
+#[cfg(test)]
+pub(crate) mod testing;
 mod url;
 
 use std::str::FromStr;
@@ -28,7 +30,8 @@ use std::time::Duration;
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::{Any, AnyPool, Row, Transaction};
 
-pub use self::url::{DatabaseUrl, Engine, UrlError};
+use self::url::Access;
+pub use self::url::{DatabaseUrl, Engine, Place, UrlError};
 
 /// The row number of a worker in `workers`: what other tables refer to. Never leaves this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,8 +80,19 @@ pub struct Store {
 impl Store {
     /// Connects, creating a SQLite file that does not exist yet; the tables come from [`Store::migrate_up`].
     pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        Self::connect(url.engine(), &url.with(Access::Create)).await
+    }
+
+    /// Connects to what is there; none when the SQLite file does not exist.
+    pub async fn open_existing(url: &DatabaseUrl) -> Result<Option<Self>, StoreError> {
+        if url.file().is_some_and(|file| !file.exists()) {
+            return Ok(None);
+        }
+        Self::connect(url.engine(), &url.with(Access::Existing)).await.map(Some)
+    }
+
+    async fn connect(engine: Engine, url: &str) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
-        let engine = url.engine();
         let pool = |connections: u32| {
             AnyPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
                 move |connection, _| {
@@ -91,9 +105,9 @@ impl Store {
         };
         let (writer, reader) = match engine {
             // The writer comes first: it creates the file.
-            Engine::Sqlite => (pool(1).connect(url.as_str()).await?, pool(READERS).connect(url.as_str()).await?),
+            Engine::Sqlite => (pool(1).connect(url).await?, pool(READERS).connect(url).await?),
             Engine::Postgres => {
-                let both = pool(READERS + POSTGRES_WRITERS).connect(url.as_str()).await?;
+                let both = pool(READERS + POSTGRES_WRITERS).connect(url).await?;
                 (both.clone(), both)
             }
         };
@@ -104,6 +118,12 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(&self.reader).await?;
         Ok(())
+    }
+
+    /// Whether there is a table of this name.
+    async fn has_table(&self, name: &str) -> Result<bool, StoreError> {
+        let found = sqlx::query(self.engine.find_table()).bind(name).fetch_optional(&self.reader).await?;
+        Ok(found.is_some())
     }
 
     /// Closes every connection after what is in flight.
@@ -138,36 +158,4 @@ fn texts_of(table: &'static str, what: &'static str, text: String) -> Result<Vec
 /// A list of texts as a JSON column holds it.
 fn json_of(texts: &[String]) -> String {
     serde_json::Value::from(texts).to_string()
-}
-
-#[cfg(test)]
-pub(crate) mod testing {
-    //! A database in a folder of its own, gone with the test.
-
-    use super::heartbeat::{Specs, Usage, WorkerBeat};
-    use super::{DatabaseUrl, Store};
-
-    /// A heartbeat's entry for a bare worker.
-    pub(crate) fn beat(worker_id: &str) -> WorkerBeat {
-        WorkerBeat {
-            worker_id: worker_id.parse().unwrap(),
-            name: None,
-            version: None,
-            capabilities: Vec::new(),
-            reported_status: None,
-            specs: Specs { hash: vec![1], raw: "{}".to_owned(), ..Specs::default() },
-            usage: Usage::default(),
-            gpu_set: Vec::new(),
-            gpus: Vec::new(),
-        }
-    }
-
-    /// An empty store with all tables, and the folder that holds it.
-    pub(crate) async fn store() -> (Store, tempfile::TempDir) {
-        let folder = tempfile::tempdir().unwrap();
-        let url: DatabaseUrl = format!("sqlite:///{}", folder.path().join("validator.db").display()).parse().unwrap();
-        let store = Store::open(&url).await.unwrap();
-        store.migrate_up(0).await.unwrap();
-        (store, folder)
-    }
 }

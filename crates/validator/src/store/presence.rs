@@ -176,7 +176,7 @@ mod tests {
     use byteleap_scoring::presence::{BUCKET_MS, BUCKETS_PER_DAY};
 
     use super::super::heartbeat::{Heartbeat, Usage, WorkerBeat};
-    use super::super::testing::{self, store};
+    use super::super::testing::{self, on_both_engines, store};
     use super::*;
 
     const DAY_MS: i64 = 86_400_000;
@@ -201,9 +201,8 @@ mod tests {
         store.record_heartbeat(&heartbeat).await.unwrap();
     }
 
-    #[tokio::test]
     async fn a_bucket_is_set_once_and_days_begin_at_midnight_utc() {
-        let (store, _folder) = store().await;
+        let store = store().await;
         for at_ms in [10 * DAY_MS - 1, 10 * DAY_MS, 10 * DAY_MS + 60_000, 10 * DAY_MS + BUCKET_MS] {
             beat(&store, at_ms, &[], None).await;
         }
@@ -212,9 +211,8 @@ mod tests {
         assert_eq!(store.presence_since(10 * DAY_MS).await.unwrap().len(), 1);
     }
 
-    #[tokio::test]
     async fn presence_is_kept_apart_by_gpu_set() {
-        let (store, _folder) = store().await;
+        let store = store().await;
         beat(&store, 0, &["GPU-b", "GPU-a", "GPU-a"], None).await;
         beat(&store, BUCKET_MS, &["GPU-a", "GPU-b"], None).await;
         beat(&store, BUCKET_MS, &["GPU-a"], None).await;
@@ -223,9 +221,8 @@ mod tests {
         assert_eq!(seen, [("GPU-a GPU-b".to_owned(), vec![0, 1]), ("GPU-a".to_owned(), vec![1])]);
     }
 
-    #[tokio::test]
     async fn an_empty_address_does_not_break_a_run() {
-        let (store, _folder) = store().await;
+        let store = store().await;
         let addresses = [Some("192.0.2.1"), None, Some("192.0.2.1"), Some("192.0.2.2"), Some("192.0.2.1")];
         for (minute, ip) in addresses.into_iter().enumerate() {
             beat(&store, minute as i64 * 60_000, &[], ip).await;
@@ -234,4 +231,10 @@ mod tests {
         let runs: Vec<_> = runs.iter().map(|run| (run.from_at_ms / 60_000, run.to_at_ms / 60_000)).collect();
         assert_eq!(runs, [(0, 2), (3, 3), (4, 4)]);
     }
+
+    on_both_engines!(
+        a_bucket_is_set_once_and_days_begin_at_midnight_utc,
+        presence_is_kept_apart_by_gpu_set,
+        an_empty_address_does_not_break_a_run,
+    );
 }

@@ -2,13 +2,15 @@
 //!
 //! `sqlite:///./validator.db` and `sqlite:///validator.db` are relative to the working directory,
 //! `sqlite:////var/lib/validator.db` is absolute; `postgresql://user:password@host/name` may name a driver
-//! (`postgresql+psycopg2:`), which is ignored.
+//! (`postgresql+psycopg2:`), which is ignored, and a socket's folder instead of a host (`postgresql:///name?host=/run/postgresql`).
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The two engines, and the two statements that differ between them.
+use sqlx::postgres::PgConnectOptions;
+
+/// The two engines, and the statements that differ between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     /// One file, one writer.
@@ -38,14 +40,46 @@ impl Engine {
             Self::Postgres => "SET statement_timeout = 5000",
         }
     }
+
+    /// Statement "find table": a row if there is a table named `$1`.
+    pub(super) fn find_table(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1",
+            Self::Postgres => {
+                "SELECT 1 FROM pg_catalog.pg_tables
+                 WHERE schemaname = current_schema() AND CAST(tablename AS TEXT) = $1"
+            }
+        }
+    }
 }
 
 /// A checked database address.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl {
     engine: Engine,
-    /// As sqlx reads it.
+    /// As sqlx reads it, without SQLite's mode.
     url: String,
+    place: Place,
+}
+
+/// Where a database is, with nothing secret in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// A host with its port, the folder of a socket, or `this machine` for a file.
+    pub host: String,
+    /// The database's name, or the path of its file.
+    pub database: String,
+    /// Who logs in; nobody does at a file.
+    pub role: Option<String>,
+}
+
+/// What a connection may do with a SQLite file; a server decides by its own rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Read and write, and make the file.
+    Create,
+    /// Read and write what exists.
+    Existing,
 }
 
 /// Why a text is no database address.
@@ -57,6 +91,12 @@ pub enum UrlError {
     /// `sqlite://name`, `sqlite::memory:` and other forms that name no file.
     #[error("names no file: write sqlite:///relative.db or sqlite:////absolute/path.db")]
     NoFile,
+    /// No server and database can be read from it.
+    #[error(
+        "names no server: write postgresql://user:password@host/name, or postgresql:///name?host=/folder/of/socket; \
+         percent-encode what is special in the password"
+    )]
+    NoServer,
 }
 
 impl DatabaseUrl {
@@ -65,9 +105,48 @@ impl DatabaseUrl {
         self.engine
     }
 
+    /// Where that is.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The file; none at a server.
+    pub fn file(&self) -> Option<&Path> {
+        (self.engine == Engine::Sqlite).then_some(Path::new(&self.place.database))
+    }
+
     /// As sqlx reads it; holds the password, so never log it.
-    pub(super) fn as_str(&self) -> &str {
-        &self.url
+    pub(super) fn with(&self, access: Access) -> String {
+        match (self.engine, access) {
+            (Engine::Sqlite, Access::Create) => format!("{}?mode=rwc", self.url),
+            (Engine::Sqlite, Access::Existing) => format!("{}?mode=rw", self.url),
+            (Engine::Postgres, _) => self.url.clone(),
+        }
+    }
+
+    fn sqlite(rest: &str) -> Result<Self, UrlError> {
+        let path = rest.strip_prefix('/').filter(|path| !path.is_empty() && !path.contains(":memory:"));
+        let path = std::path::absolute(PathBuf::from(path.ok_or(UrlError::NoFile)?)).map_err(|_| UrlError::NoFile)?;
+        let path = path.to_string_lossy().into_owned();
+        let url = format!("sqlite://{}", escape(&path, "%?# "));
+        let place = Place { host: "this machine".to_owned(), database: path, role: None };
+        Ok(Self { engine: Engine::Sqlite, url, place })
+    }
+
+    /// Passwords are taken as the old program took them: its files hold them unencoded, `/` and `#` too.
+    fn postgres(rest: &str) -> Result<Self, UrlError> {
+        let url = match rest.rsplit_once('@') {
+            Some((login, place)) => format!("postgresql://{}@{place}", escape(login, "/?#@[] ")),
+            None => format!("postgresql://{rest}"),
+        };
+        let options: PgConnectOptions = url.parse().map_err(|_| UrlError::NoServer)?;
+        let host = match options.get_socket() {
+            Some(folder) => folder.display().to_string(),
+            None => format!("{}:{}", options.get_host(), options.get_port()),
+        };
+        let role = options.get_username().to_owned();
+        let database = options.get_database().unwrap_or(&role).to_owned();
+        Ok(Self { engine: Engine::Postgres, url, place: Place { host, database, role: Some(role) } })
     }
 }
 
@@ -77,31 +156,21 @@ impl FromStr for DatabaseUrl {
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let (scheme, rest) = text.trim().split_once("://").ok_or(UrlError::Scheme)?;
         match scheme.split('+').next().unwrap_or_default() {
-            "sqlite" => {
-                let path = rest.strip_prefix('/').filter(|path| !path.is_empty() && !path.contains(":memory:"));
-                let path = std::path::absolute(PathBuf::from(path.ok_or(UrlError::NoFile)?));
-                let path = path.map_err(|_| UrlError::NoFile)?;
-                Ok(Self {
-                    engine: Engine::Sqlite,
-                    url: format!("sqlite://{}?mode=rwc", escape(&path.to_string_lossy())),
-                })
-            }
-            "postgresql" | "postgres" => Ok(Self { engine: Engine::Postgres, url: format!("postgresql://{rest}") }),
+            "sqlite" => Self::sqlite(rest),
+            "postgresql" | "postgres" => Self::postgres(rest),
             _ => Err(UrlError::Scheme),
         }
     }
 }
 
-/// Percent-encodes what a URL would read as its own punctuation.
-fn escape(path: &str) -> String {
-    let mut escaped = String::with_capacity(path.len());
-    for character in path.chars() {
-        match character {
-            '%' => escaped.push_str("%25"),
-            '?' => escaped.push_str("%3F"),
-            '#' => escaped.push_str("%23"),
-            ' ' => escaped.push_str("%20"),
-            other => escaped.push(other),
+/// Percent-encodes the characters that a URL would read as its own punctuation.
+fn escape(text: &str, punctuation: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if punctuation.contains(character) {
+            escaped.push_str(&format!("%{:02X}", u32::from(character)));
+        } else {
+            escaped.push(character);
         }
     }
     escaped
@@ -110,12 +179,11 @@ fn escape(path: &str) -> String {
 impl fmt::Display for DatabaseUrl {
     /// Without user and password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { host, database, .. } = &self.place;
         match self.engine {
-            Engine::Sqlite => f.write_str(self.url.trim_end_matches("?mode=rwc")),
-            Engine::Postgres => {
-                let place = self.url.trim_start_matches("postgresql://");
-                write!(f, "postgresql://{}", place.rsplit_once('@').map_or(place, |(_, place)| place))
-            }
+            Engine::Sqlite => write!(f, "sqlite:///{database}"),
+            Engine::Postgres if host.starts_with('/') => write!(f, "postgresql:///{database}?host={host}"),
+            Engine::Postgres => write!(f, "postgresql://{host}/{database}"),
         }
     }
 }
@@ -138,17 +206,33 @@ mod tests {
     fn three_slashes_are_relative_and_four_are_absolute() {
         let here = std::env::current_dir().unwrap();
         let relative = parse("sqlite:///./validator.db").unwrap();
-        assert_eq!(relative.as_str(), format!("sqlite://{}/validator.db?mode=rwc", here.display()));
+        assert_eq!(relative.with(Access::Create), format!("sqlite://{}/validator.db?mode=rwc", here.display()));
         let absolute = parse("sqlite:////var/lib/a b?.db").unwrap();
-        assert_eq!(absolute.as_str(), "sqlite:///var/lib/a%20b%3F.db?mode=rwc");
+        assert_eq!(absolute.with(Access::Existing), "sqlite:///var/lib/a%20b%3F.db?mode=rw");
+        assert_eq!(absolute.to_string(), "sqlite:////var/lib/a b?.db");
     }
 
     #[test]
     fn a_driver_name_is_ignored_and_the_password_is_never_shown() {
         let url = parse("postgresql+psycopg2://user:p@ss/word@db.example:5432/validator").unwrap();
         assert_eq!(url.engine(), Engine::Postgres);
-        assert_eq!(url.as_str(), "postgresql://user:p@ss/word@db.example:5432/validator");
+        assert_eq!(url.with(Access::Create), "postgresql://user:p%40ss%2Fword@db.example:5432/validator");
         assert_eq!(format!("{url:?}"), "DatabaseUrl(postgresql://db.example:5432/validator)");
+        let hidden = parse("postgresql://db.example/validator?user=bob&password=secret").unwrap();
+        assert_eq!(hidden.place().role.as_deref(), Some("bob"));
+        assert!(!format!("{hidden} {hidden:?} {:?}", hidden.place()).contains("secret"));
+    }
+
+    #[test]
+    fn a_socket_is_named_by_its_folder() {
+        let url = parse("postgresql:///validator?host=/run/postgresql&user=bob").unwrap();
+        let place = Place {
+            host: "/run/postgresql".to_owned(),
+            database: "validator".to_owned(),
+            role: Some("bob".to_owned()),
+        };
+        assert_eq!(url.place(), &place);
+        assert_eq!(url.to_string(), "postgresql:///validator?host=/run/postgresql");
     }
 
     #[test]
@@ -159,5 +243,6 @@ mod tests {
         for text in ["", "mysql://x", "validator.db"] {
             assert_eq!(parse(text), Err(UrlError::Scheme), "{text}");
         }
+        assert_eq!(parse("postgresql://host:port/name"), Err(UrlError::NoServer));
     }
 }

@@ -15,7 +15,7 @@ use super::*;
 use crate::score::Scorer;
 use crate::store::heartbeat::Heartbeat;
 use crate::store::lease::LeaseScore;
-use crate::store::testing::{beat, store};
+use crate::store::testing::{beat, on_both_engines, store};
 
 const NOW_MS: i64 = 1_761_955_200_000;
 const NETUID: u16 = 128;
@@ -72,12 +72,11 @@ struct Scene {
     submitter: Submitter,
     chain: Arc<Lossy>,
     clock: Arc<ManualClock>,
-    _folder: tempfile::TempDir,
 }
 
 impl Scene {
     async fn new() -> Self {
-        let (store, folder) = store().await;
+        let store = store().await;
         let own = Keypair::from_seed(&[7; 32]);
         let validator = Neuron { validator_permit: true, last_update: 900, ..neuron(0, own.hotkey()) };
         let neurons = vec![validator, neuron(1, MINER)];
@@ -92,7 +91,7 @@ impl Scene {
             netuid: NETUID,
             settings: settings(),
         };
-        let scene = Self { submitter, chain, clock, _folder: folder };
+        let scene = Self { submitter, chain, clock };
         scene.score(1.0).await;
         scene
     }
@@ -124,7 +123,6 @@ impl Scene {
     }
 }
 
-#[tokio::test]
 async fn weights_are_sent_when_the_tempo_is_over_and_then_not_again() {
     let scene = Scene::new().await;
     scene.chain.chain.change_metagraph(|metagraph| metagraph.neurons[0].last_update = 950);
@@ -143,7 +141,6 @@ async fn weights_are_sent_when_the_tempo_is_over_and_then_not_again() {
     assert_eq!(scene.sent(), 1);
 }
 
-#[tokio::test]
 async fn a_refusal_is_kept_with_its_reason_and_tried_again_later() {
     let scene = Scene::new().await;
     let refused = ChainError::Refused { pallet: "SubtensorModule".into(), name: "SettingWeightsTooFast".into() };
@@ -159,7 +156,6 @@ async fn a_refusal_is_kept_with_its_reason_and_tried_again_later() {
     assert_eq!(scene.statuses().await, [SubmissionStatus::Included, SubmissionStatus::Rejected]);
 }
 
-#[tokio::test]
 async fn what_arrived_unseen_is_recognised_and_not_sent_twice() {
     let scene = Scene::new().await;
     scene.lie(ChainError::Unknown { nonce: 3 }, true);
@@ -172,7 +168,6 @@ async fn what_arrived_unseen_is_recognised_and_not_sent_twice() {
     assert_eq!((scene.sent(), scene.statuses().await), (1, vec![SubmissionStatus::Included]));
 }
 
-#[tokio::test]
 async fn what_never_arrived_is_sent_again_once_it_no_longer_can() {
     let scene = Scene::new().await;
     scene.lie(ChainError::Unknown { nonce: 3 }, false);
@@ -184,7 +179,6 @@ async fn what_never_arrived_is_sent_again_once_it_no_longer_can() {
     assert_eq!(scene.statuses().await, [SubmissionStatus::Included, SubmissionStatus::Unconfirmed]);
 }
 
-#[tokio::test]
 async fn a_round_that_is_too_old_or_pays_nobody_sends_nothing() {
     let scene = Scene::new().await;
     scene.clock.advance(Duration::from_secs(30 * 60 + 1));
@@ -194,7 +188,6 @@ async fn a_round_that_is_too_old_or_pays_nobody_sends_nothing() {
     assert!(scene.statuses().await.is_empty());
 }
 
-#[tokio::test]
 async fn what_the_chain_would_refuse_is_said_before_anything_is_sent() {
     let scene = Scene::new().await;
     scene.chain.chain.change_rules(|rules| rules.weights_version = 9_010_001);
@@ -207,7 +200,6 @@ async fn what_the_chain_would_refuse_is_said_before_anything_is_sent() {
     assert!(scene.statuses().await.is_empty());
 }
 
-#[tokio::test]
 async fn a_dry_run_does_everything_but_send() {
     let mut scene = Scene::new().await;
     scene.submitter.settings.dry_run = true;
@@ -220,7 +212,6 @@ async fn a_dry_run_does_everything_but_send() {
     assert_eq!(scene.sent(), 1);
 }
 
-#[tokio::test]
 async fn the_task_sets_weights_as_blocks_pass_and_ends_when_stopped() {
     let scene = Scene::new().await;
     let stop = CancellationToken::new();
@@ -233,7 +224,6 @@ async fn the_task_sets_weights_as_blocks_pass_and_ends_when_stopped() {
     task.await.unwrap();
 }
 
-#[tokio::test]
 async fn an_operator_sees_what_would_be_sent_sends_it_and_sees_what_became_of_it() {
     let scene = Scene::new().await;
     let told = |what| command(&scene.submitter, what);
@@ -249,3 +239,15 @@ async fn an_operator_sees_what_would_be_sent_sends_it_and_sees_what_became_of_it
     let shown = told(WeightsCommand::Show).await.unwrap();
     assert!(shown.starts_with("1: included, round 1, read at block 1000, 1 uids, in block 1000, 0x"), "{shown}");
 }
+
+on_both_engines!(
+    weights_are_sent_when_the_tempo_is_over_and_then_not_again,
+    a_refusal_is_kept_with_its_reason_and_tried_again_later,
+    what_arrived_unseen_is_recognised_and_not_sent_twice,
+    what_never_arrived_is_sent_again_once_it_no_longer_can,
+    a_round_that_is_too_old_or_pays_nobody_sends_nothing,
+    what_the_chain_would_refuse_is_said_before_anything_is_sent,
+    a_dry_run_does_everything_but_send,
+    the_task_sets_weights_as_blocks_pass_and_ends_when_stopped,
+    an_operator_sees_what_would_be_sent_sends_it_and_sees_what_became_of_it,
+);

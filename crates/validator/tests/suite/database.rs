@@ -1,0 +1,87 @@
+//! `migrate` on both engines, and `scripts/setup_database.sh` on a real server.
+
+use std::env;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// `byteleap-validator` with a database and a command.
+fn validator(database_url: &str, command: &[&str]) -> Output {
+    let settings = [
+        "netuid=128".to_owned(),
+        "wallet.name=validator".to_owned(),
+        "wallet.hotkey=default".to_owned(),
+        format!("database.url={database_url}"),
+    ];
+    let mut program = Command::new(env!("CARGO_BIN_EXE_byteleap-validator"));
+    program.args(settings.iter().flat_map(|setting| ["--set", setting])).args(command);
+    program.output().expect("the program runs")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
+}
+
+/// `migrate check` fails before `migrate up` and passes after it; both times it says where it looked.
+fn check_passes_once_the_steps_have_run(database_url: &str, names: &[&str]) {
+    let before = validator(database_url, &["migrate", "check"]);
+    assert_eq!(before.status.code(), Some(1), "{}", text(&before));
+    assert!(text(&before).contains("0001 challenge_path"), "{}", text(&before));
+    assert!(validator(database_url, &["migrate", "up"]).status.success());
+    let after = validator(database_url, &["migrate", "check"]);
+    assert_eq!(after.status.code(), Some(0), "{}", text(&after));
+    for name in names {
+        assert!(text(&before).contains(name) && text(&after).contains(name), "{name}\n{}", text(&after));
+    }
+}
+
+mod on_sqlite {
+    use super::*;
+
+    #[test]
+    fn check_passes_once_the_steps_have_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("validator.db");
+        let url = format!("sqlite:///{}", file.display());
+        for command in [["migrate", "check"].as_slice(), &["migrate", "status"], &["check"]] {
+            validator(&url, command);
+            assert!(!file.exists(), "{command:?} only looks");
+        }
+        super::check_passes_once_the_steps_have_run(&url, &[&file.display().to_string()]);
+    }
+}
+
+mod on_postgres {
+    use super::*;
+
+    /// Runs the script against the server of this test run, as its administrator.
+    fn setup_database(folder: &str, name: &str) -> Output {
+        Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/setup_database.sh"))
+            .args(["setup", "--role", name, "--database", name])
+            .envs([("PGHOST", folder), ("PGUSER", "byteleap_tests")])
+            .output()
+            .expect("the script runs")
+    }
+
+    #[test]
+    fn check_passes_once_the_steps_have_run() {
+        let server = env::var("BYTELEAP_TEST_POSTGRES").expect("cargo nextest run sets it");
+        let folder = server.split("host=").nth(1).and_then(|rest| rest.split('&').next()).expect("a socket's folder");
+        let name = format!("setup_{}", std::process::id());
+
+        let made = setup_database(folder, &name);
+        assert!(made.status.success(), "{}", text(&made));
+        let line = String::from_utf8(made.stdout).unwrap();
+        let url = line.trim().strip_prefix("url: ").expect("the line for the configuration");
+        let password = url.split("password=").nth(1).expect("a generated password");
+        assert!(password.len() >= 24, "{}", password.len());
+        super::check_passes_once_the_steps_have_run(url, &[folder, &name]);
+
+        // Wrong password: refused by name, and never repeated. Set up again: nothing changes.
+        let refused = validator(&url.replace(password, "guessed"), &["migrate", "check"]);
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        assert!(text(&refused).contains(&name) && !text(&refused).contains("guessed"), "{}", text(&refused));
+        let again = setup_database(folder, &name);
+        assert!(again.status.success() && again.stdout.is_empty(), "{}", text(&again));
+        assert!(validator(url, &["migrate", "check"]).status.success());
+    }
+}

@@ -1,0 +1,5 @@
+//! The program `byteleap-validator` from outside, and the script that prepares its database.
+
+#![cfg(test)]
+
+mod database;
