@@ -58,6 +58,24 @@ pub enum Refusal {
     Internal,
 }
 
+impl Refusal {
+    /// Its lasting short name, for the account of what a miner was refused; none where the fault is ours.
+    pub fn code(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::UnknownChallenge => "unknown_challenge",
+            Self::AlreadyProcessed => "already_processed",
+            Self::NotCommitted => "not_committed",
+            Self::Expired => "expired",
+            Self::OtherWorker => "other_worker",
+            Self::Commitments => "wrong_commitments",
+            Self::Root => "wrong_root",
+            Self::Proofs => "wrong_proofs",
+            Self::Lengths { .. } => "wrong_lengths",
+            Self::Internal => return None,
+        })
+    }
+}
+
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "request lost to the database: check its disk, lock and connection");
@@ -109,7 +127,8 @@ impl Desk {
     /// Phase 1: a worker commits to its result and learns what to open.
     pub async fn commit(&self, caller: Hotkey, data: CommitmentData) -> Result<CommitmentResponse, Refusal> {
         let answer = commit::commit(&self.store, &self.rules, caller, &data, self.clock.unix_ms()).await;
-        answer.inspect_err(|refusal| note(caller, "commitment", &data.challenge_id, refusal))
+        self.note_refusal(caller, "commitment", &data.challenge_id, answer.as_ref().err()).await;
+        answer
     }
 
     /// Phase 2: a worker opens what was asked.
@@ -118,7 +137,24 @@ impl Desk {
         if answer.is_ok() {
             self.proof_arrived.notify_one();
         }
-        answer.inspect_err(|refusal| note(caller, "proof", &data.challenge_id, refusal))
+        self.note_refusal(caller, "proof", &data.challenge_id, answer.as_ref().err()).await;
+        answer
+    }
+
+    /// Counts what a caller whose signature held was refused, so that `explain` can tell. A database that fails costs the
+    /// count alone.
+    pub async fn refused(&self, caller: Hotkey, code: &str, note: &str) {
+        if let Err(error) = self.store.record_refusal(caller, code, note, self.clock.unix_ms()).await {
+            tracing::error!(%error, "refusal not counted: check the database");
+        }
+    }
+
+    async fn note_refusal(&self, caller: Hotkey, what: &str, challenge_id: &ChallengeId, refusal: Option<&Refusal>) {
+        let Some(refusal) = refusal else { return };
+        tracing::info!(peer = %caller, %challenge_id, %refusal, "{what} refused");
+        if let Some(code) = refusal.code() {
+            self.refused(caller, code, &format!("{what} of challenge {challenge_id}: {refusal}")).await;
+        }
     }
 
     /// A miner asks for an enrolment token of one of its workers. This validator knows no issuer yet; it answers at
@@ -136,8 +172,4 @@ impl Desk {
             ..TokenRecord::default()
         })
     }
-}
-
-fn note(caller: Hotkey, what: &str, challenge_id: &ChallengeId, refusal: &Refusal) {
-    tracing::info!(peer = %caller, %challenge_id, %refusal, "{what} refused");
 }

@@ -37,6 +37,12 @@ pub async fn heartbeat(store: &Store, caller: Hotkey, data: HeartbeatData, now_m
     let (code, workers_processed, message) = match store.record_heartbeat(&heartbeat).await {
         Ok(recorded) => {
             tracing::debug!(peer = %caller, workers = count, "heartbeat stored");
+            if let [first, ..] = recorded.contested_gpus.as_slice() {
+                let note = format!("{} GPUs held by another worker, {first} among them", recorded.contested_gpus.len());
+                if let Err(error) = store.record_refusal(caller, "gpu_of_another", &note, now_ms).await {
+                    tracing::error!(%error, "refusal not counted: check the database");
+                }
+            }
             (ErrorCode::Success, count as u64, summary(count, left_out, &recorded))
         }
         Err(error) => {

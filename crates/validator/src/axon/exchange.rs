@@ -60,6 +60,7 @@ pub(super) async fn answer<D: Desk>(
         Ok(opened) => opened,
         Err(refusal) => {
             tracing::info!(peer = %caller, synapse = kind.name(), error = refusal.error, "package refused");
+            axon.desk.refused(caller, package_code(&refusal), format!("{}: {}", kind.name(), refusal.error)).await;
             return Ok(canonical::ascii(&refusal));
         }
     };
@@ -91,6 +92,15 @@ pub(super) async fn answer<D: Desk>(
             let refusal = ErrorAnswer::new(ErrorCode::SessionRequired, "No processor for SESSION_INIT_V1");
             Ok(canonical::ascii(&refusal))
         }
+    }
+}
+
+/// The lasting short name of why a package was refused.
+fn package_code(refusal: &ErrorAnswer) -> &'static str {
+    match refusal.code() {
+        Some(ErrorCode::SequenceError) => "replayed_package",
+        Some(ErrorCode::SessionExpired) => "unknown_session",
+        _ => "unreadable_package",
     }
 }
 

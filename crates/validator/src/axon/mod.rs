@@ -97,6 +97,9 @@ pub trait Desk: Send + Sync + 'static {
         caller: Hotkey,
         request: TokenRequest,
     ) -> impl Future<Output = Result<TokenRecord, ErrorAnswer>> + Send;
+
+    /// A request of the caller, whose signature held, was refused on its way here.
+    fn refused(&self, caller: Hotkey, code: &'static str, note: String) -> impl Future<Output = ()> + Send;
 }
 
 impl Desk for crate::desk::Desk {
@@ -118,6 +121,10 @@ impl Desk for crate::desk::Desk {
 
     async fn token(&self, caller: Hotkey, request: TokenRequest) -> Result<TokenRecord, ErrorAnswer> {
         Ok(Self::token(self, caller, request).await?)
+    }
+
+    async fn refused(&self, caller: Hotkey, code: &'static str, note: String) {
+        Self::refused(self, caller, code, &note).await;
     }
 }
 
@@ -284,6 +291,9 @@ impl<D: Desk> Axon<D> {
         let (body, _memory) = self.receive_body(kind, headers, body).await?;
         let head = head.clone();
         let read = on_blocking_thread(move || head.read_body(caller, &body)).await.map_err(internal)?;
+        if let Err(refusal @ Refusal::NotVerified(_)) = &read {
+            self.desk.refused(caller, "other_caller", refusal.to_string()).await;
+        }
         let mut request = read?;
         let payload = request.request.take().unwrap_or_default();
         let response = match kind {

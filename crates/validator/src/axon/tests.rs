@@ -78,6 +78,8 @@ impl Desk for Echo {
     async fn token(&self, _: Hotkey, request: TokenRequest) -> Result<TokenRecord, ErrorAnswer> {
         Ok(TokenRecord { worker_id: request.worker_id.to_string(), code: 1003, ..TokenRecord::default() })
     }
+
+    async fn refused(&self, _: Hotkey, _: &'static str, _: String) {}
 }
 
 /// A running axon.

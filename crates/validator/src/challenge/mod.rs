@@ -13,6 +13,8 @@ pub mod targets;
 pub mod verify;
 
 #[cfg(test)]
+mod odds;
+#[cfg(test)]
 mod tests;
 
 use byteleap_protocol::challenge::{ChallengeKind, TimeoutSeconds};

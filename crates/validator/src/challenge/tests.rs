@@ -1,6 +1,7 @@
 //! A whole round through the desk: a real small challenge, computed by the worker's code and judged by ours; then
 //! everything that must not pass.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -272,6 +273,20 @@ async fn every_refusal_of_phase_1_leaves_the_challenge_as_it_was() {
     let committed = world.row(&item).await;
     assert_eq!(world.desk.commit(MINER, good).await, Err(Refusal::AlreadyProcessed));
     assert_eq!(world.row(&item).await, committed);
+
+    // Each was counted, for whoever asked.
+    let told = world.store.refusals_of(MINER).await.unwrap();
+    let told: BTreeMap<_, _> = told.iter().map(|row| (row.code.as_str(), row.times)).collect();
+    let expected = [
+        ("already_processed", 1),
+        ("expired", 1),
+        ("other_worker", 1),
+        ("unknown_challenge", 1),
+        ("wrong_commitments", 3),
+        ("wrong_root", 1),
+    ];
+    assert_eq!(told, BTreeMap::from(expected));
+    assert_eq!(world.store.refusals_of(STRANGER).await.unwrap().len(), 1);
 }
 
 async fn every_refusal_of_phase_2_leaves_the_challenge_as_it_was() {

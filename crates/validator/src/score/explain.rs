@@ -12,10 +12,15 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::store::challenge::MissedChallenge;
+use crate::store::refusal::RefusalRow;
 use crate::store::round::{RoundKey, RoundRow};
 use crate::store::{Store, StoreError};
 
-/// What a stored round says of one hotkey.
+/// How many challenges that did not pass are told.
+const MAX_MISSED: i64 = 50;
+
+/// What a stored round says of one hotkey, and what it lately did wrong.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Explanation {
     /// Of whom.
@@ -38,6 +43,10 @@ pub struct Explanation {
     pub miner: Option<MinerScore>,
     /// The scores of its workers.
     pub workers: Vec<WorkerScore>,
+    /// Its newest challenges that did not pass, newest first.
+    pub missed: Vec<MissedChallenge>,
+    /// What it was refused, the latest reason first. Nothing of this is a penalty.
+    pub refusals: Vec<RefusalRow>,
 }
 
 /// Reads what the newest round says of a hotkey; none when there is no round yet.
@@ -50,7 +59,22 @@ pub async fn explain(store: &Store, hotkey: Hotkey) -> Result<Option<Explanation
     let miner = store.miner_score(key, hotkey).await?;
     let workers = store.worker_scores(key, hotkey).await?;
     let baseline = rules.windows().baseline();
-    Ok(Some(Explanation { hotkey, round: key, at_ms, block, outcome, rules, baseline, max_raw, miner, workers }))
+    let missed = store.missed_challenges(hotkey, MAX_MISSED).await?;
+    let refusals = store.refusals_of(hotkey).await?;
+    Ok(Some(Explanation {
+        hotkey,
+        round: key,
+        at_ms,
+        block,
+        outcome,
+        rules,
+        baseline,
+        max_raw,
+        miner,
+        workers,
+        missed,
+        refusals,
+    }))
 }
 
 impl fmt::Display for Explanation {
@@ -70,7 +94,17 @@ impl fmt::Display for Explanation {
             None => writeln!(f, "weight        0: this hotkey was not registered on the subnet, or never heard of")?,
         }
         writeln!(f, "workers       {}", self.workers.len())?;
-        self.workers.iter().try_for_each(|worker| self.write_worker(f, worker))
+        self.workers.iter().try_for_each(|worker| self.write_worker(f, worker))?;
+        writeln!(f, "not passed    {} of the newest challenges", self.missed.len())?;
+        for MissedChallenge { challenge_id, worker_id, status, finished_at_ms, code, note } in &self.missed {
+            let at = instant(*finished_at_ms);
+            writeln!(f, "  {at} {worker_id}: challenge {challenge_id} {status}, {code}: {note}")?;
+        }
+        writeln!(f, "refused       for {} reasons", self.refusals.len())?;
+        for RefusalRow { code, times, note, last_at_ms } in &self.refusals {
+            writeln!(f, "  {code}: {times} times, last {}: {note}", instant(*last_at_ms))?;
+        }
+        Ok(())
     }
 }
 

@@ -97,6 +97,36 @@ async fn a_verified_challenge_becomes_a_performance_and_a_failed_one_an_attempt(
     assert_eq!(store.shares_of(round).await.unwrap()[0].weight, 1.0);
 }
 
+async fn an_explanation_tells_what_did_not_pass_and_what_was_refused() {
+    let store = store().await;
+    hear(&store, MINER, &["w0"], NOW_MS).await;
+    let challenge = NewChallenge {
+        id: "00000000-0000-4000-8000-000000000001".parse().unwrap(),
+        worker: store.workers().await.unwrap()[0].key,
+        size: MatrixSize::new(2_000).unwrap(),
+        iterations: Iterations::ONE,
+        seed: "00".parse().unwrap(),
+        round_id: "round_1".to_owned(),
+    };
+    store.create_challenges(&[challenge], NOW_MS - 60_000, NOW_MS).await.unwrap();
+    store.send_challenges(MINER, 1, NOW_MS - 50_000, NOW_MS - 1).await.unwrap();
+    store.sweep_challenges(NOW_MS, 0).await.unwrap();
+    store.record_refusal(MINER, "expired", "commitment: Challenge expired", NOW_MS).await.unwrap();
+    scorer(&store, vec![neuron(3, MINER)]).score_once().await.unwrap();
+
+    let told = explain(&store, MINER).await.unwrap().unwrap();
+    let text = told.to_string();
+    for line in [
+        "  2025-11-01T00:00:00Z w0: challenge 00000000-0000-4000-8000-000000000001 failed, commitment_late: no commitment \
+         before the deadline",
+        "  expired: 1 times, last 2025-11-01T00:00:00Z: commitment: Challenge expired",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
+    }
+    let json = serde_json::to_value(&told).unwrap();
+    assert_eq!((&json["missed"][0]["code"], &json["refusals"][0]["times"]), (&"commitment_late".into(), &1.into()));
+}
+
 async fn an_explanation_names_every_factor_and_the_reason_of_a_zero() {
     let store = store().await;
     hear(&store, MINER, &["w0"], NOW_MS).await;
@@ -152,6 +182,7 @@ async fn without_a_metagraph_there_is_no_round() {
 on_both_engines!(
     a_lease_and_presence_become_a_stored_weight_with_its_reasons,
     a_verified_challenge_becomes_a_performance_and_a_failed_one_an_attempt,
+    an_explanation_tells_what_did_not_pass_and_what_was_refused,
     an_explanation_names_every_factor_and_the_reason_of_a_zero,
     a_miner_silent_for_half_an_hour_is_offline,
     scores_of_workers_are_kept_for_a_week_and_those_of_miners_longer,

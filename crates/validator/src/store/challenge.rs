@@ -6,6 +6,7 @@
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::{ChallengeId, Iterations, MatrixSize, Seed, Unit, WorkerId};
 use byteleap_protocol::merkle::NodeHash;
+use serde::Serialize;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
 
@@ -126,6 +127,23 @@ pub struct OutcomeRow {
     pub compute_ms: Option<f64>,
     /// Units that passed.
     pub units_ok: i64,
+}
+
+/// A challenge that did not pass, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MissedChallenge {
+    /// Its name on the wire.
+    pub challenge_id: ChallengeId,
+    /// Whose it was.
+    pub worker_id: WorkerId,
+    /// `failed`, with evidence against the worker, or `void`, which counts for nothing.
+    pub status: String,
+    /// When it ended, unix milliseconds UTC.
+    pub finished_at_ms: i64,
+    /// The lasting short name of the reason.
+    pub code: String,
+    /// The reason in words.
+    pub note: String,
 }
 
 /// How many challenges a sweep ended, by reason.
@@ -431,6 +449,31 @@ impl Store {
                     verified: parsed::<Status>("challenges", row, "status")? == Status::Verified,
                     compute_ms: row.try_get("compute_ms")?,
                     units_ok: row.try_get::<Option<i64>, _>("units_ok")?.unwrap_or(0),
+                })
+            })
+            .collect()
+    }
+
+    /// The challenges of a miner that ended without passing, newest first, at most `limit`.
+    pub async fn missed_challenges(&self, hotkey: Hotkey, limit: i64) -> Result<Vec<MissedChallenge>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT c.uuid, w.worker_id, c.status, c.finished_at, c.fail_code, c.fail_note
+             FROM challenges c JOIN workers w ON w.id = c.worker
+             WHERE w.hotkey = $1 AND c.status IN ('failed', 'void') ORDER BY c.finished_at DESC, c.id DESC LIMIT $2",
+        )
+        .bind(hotkey.to_string())
+        .bind(limit)
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(MissedChallenge {
+                    challenge_id: parsed("challenges", row, "uuid")?,
+                    worker_id: parsed("workers", row, "worker_id")?,
+                    status: row.try_get("status")?,
+                    finished_at_ms: row.try_get("finished_at")?,
+                    code: row.try_get("fail_code")?,
+                    note: row.try_get("fail_note")?,
                 })
             })
             .collect()

@@ -17,8 +17,10 @@ struct Step {
 }
 
 /// Every step, oldest first.
-const STEPS: &[Step] =
-    &[Step { version: 1, name: "challenge_path", text: include_str!("../../migrations/0001_challenge_path.sql") }];
+const STEPS: &[Step] = &[
+    Step { version: 1, name: "challenge_path", text: include_str!("../../migrations/0001_challenge_path.sql") },
+    Step { version: 2, name: "refusals", text: include_str!("../../migrations/0002_refusals.sql") },
+];
 
 const REGISTER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
     version int NOT NULL PRIMARY KEY,

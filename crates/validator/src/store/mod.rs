@@ -6,7 +6,8 @@
 //! [`Engine`].
 //!
 //! The files follow a challenge: [`heartbeat`] (who is there), [`gpu`] (with which cards), [`presence`] (since when),
-//! [`lease`] (rented or not), [`challenge`] (asked, answered, judged), [`round`] (scored), [`submission`] (paid).
+//! [`lease`] (rented or not), [`challenge`] (asked, answered, judged), [`refusal`] (what was not taken), [`round`]
+//! (scored), [`submission`] (paid).
 //! [`migrate`] makes the tables they use.
 //!
 //! SQLite has one writing connection and a few reading ones over a write-ahead log; with PostgreSQL both are one pool.
@@ -18,6 +19,7 @@ pub mod heartbeat;
 pub mod lease;
 pub mod migrate;
 pub mod presence;
+pub mod refusal;
 pub mod round;
 pub mod submission;
 #[cfg(test)]
