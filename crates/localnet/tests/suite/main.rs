@@ -3,5 +3,6 @@
 #![cfg(test)]
 
 mod deployed_configs;
+mod liars;
 mod network;
 mod setup_script;
