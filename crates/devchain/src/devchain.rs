@@ -130,6 +130,12 @@ impl DevChain {
         self.node.write().produce_block(now_ms());
     }
 
+    /// Answers one JSON-RPC request with no wire between, as a client would read it; a subscription ends with its answer.
+    /// `None` if the text is no request.
+    pub async fn answer(&self, request: &str) -> Option<String> {
+        rpc::answer(self.node.clone(), request).await
+    }
+
     /// Ends the block clock and the server, and waits until both are gone.
     pub async fn stop(self) {
         self.end();

@@ -49,23 +49,34 @@ pub(crate) async fn serve(node: Arc<RwLock<Node>>, listen: SocketAddr) -> std::i
         .build();
     let server = Server::builder().set_config(config).build(listen).await?;
     let address = server.local_addr()?;
-    #[expect(clippy::expect_used, reason = "each name below is registered once")]
-    let module = module(node).expect("method names are distinct");
-    Ok((address, server.start(module)))
+    Ok((address, server.start(module(node))))
+}
+
+/// Answers one request without a server; `None` if the text is no request.
+pub(crate) async fn answer(node: Arc<RwLock<Node>>, request: &str) -> Option<String> {
+    let (answer, _) = module(node).raw_json_request(request, 1).await.ok()?;
+    Some(String::from(Box::<str>::from(answer)))
 }
 
 type Module = RpcModule<RwLock<Node>>;
 
-fn module(node: Arc<RwLock<Node>>) -> Result<Module, RegisterMethodError> {
+/// All methods, and the one that lists them.
+#[expect(clippy::expect_used, reason = "each name is registered once")]
+fn module(node: Arc<RwLock<Node>>) -> Module {
     let mut module = RpcModule::from_arc(node);
-    system::register(&mut module)?;
-    chain::register(&mut module)?;
-    state::register(&mut module)?;
-    author::register(&mut module)?;
+    register(&mut module).expect("method names are distinct");
+    module
+}
+
+fn register(module: &mut Module) -> Result<(), RegisterMethodError> {
+    system::register(module)?;
+    chain::register(module)?;
+    state::register(module)?;
+    author::register(module)?;
 
     let mut methods: Vec<&str> = module.method_names().chain(["rpc_methods"]).collect();
     methods.sort_unstable();
     let methods = serde_json::json!({ "methods": methods });
     module.register_method("rpc_methods", move |_, _, _| methods.clone())?;
-    Ok(module)
+    Ok(())
 }

@@ -207,6 +207,8 @@ impl fmt::Debug for Keypair {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn miner() -> Keypair {
@@ -251,5 +253,35 @@ mod tests {
     #[test]
     fn debug_of_a_key_pair_shows_no_secret() {
         assert_eq!(format!("{:?}", miner()), "Keypair(5DtDLm5rQHShDqojQpsvcN8tRXHVFaecfDoRet1SU6BFD9Fi)");
+    }
+
+    proptest! {
+        #[test]
+        fn any_key_has_one_text_and_any_text_one_key_or_none(key in any::<[u8; 32]>(), text in "[1-9A-Za-z]{0,52}") {
+            prop_assert_eq!(Hotkey(key).to_string().parse(), Ok(Hotkey(key)));
+            if let Ok(hotkey) = text.parse::<Hotkey>() {
+                prop_assert_eq!(hotkey.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn no_address_with_another_character_is_the_same_key(
+            key in any::<[u8; 32]>(), at in any::<prop::sample::Index>(), character in "[1-9A-HJ-NP-Za-km-z]",
+        ) {
+            let mut address = Hotkey(key).to_string();
+            let at = at.index(address.len());
+            prop_assume!(address[at..=at] != character);
+            address.replace_range(at..=at, &character);
+            prop_assert_ne!(address.parse(), Ok(Hotkey(key)));
+        }
+
+        #[test]
+        fn no_text_makes_the_readers_panic(text in any::<String>(), digits in "0x[0-9a-fA-F]{120,130}") {
+            let _ = text.parse::<Hotkey>();
+            let _ = text.parse::<Signature>();
+            if let Ok(signature) = digits.parse::<Signature>() {
+                prop_assert_eq!(signature.to_string(), digits.to_ascii_lowercase());
+            }
+        }
     }
 }

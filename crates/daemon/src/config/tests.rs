@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use proptest::prelude::*;
+
 use super::*;
 
 const KEYS: &[Key] = &[
@@ -198,4 +200,32 @@ fn a_file_that_is_missing_too_large_too_deep_or_not_yaml_is_one_problem() {
 fn an_empty_file_is_an_empty_configuration() {
     let config = load("# nothing\n", &[], &["wallet.name=v"]).unwrap();
     assert_eq!(config.get::<u16>("port"), 9091);
+}
+
+proptest! {
+    #[test]
+    fn no_file_makes_the_reader_panic(
+        text in r#"((port|gpu|wallet|enable|name|models|whitelist|hub|token_file|<<)?(: |\n  |\n|- |&a |\*a|[\[\]{},'"|>]|!!int |0x1F|yes|~|1_0|1:30|\.nan)){0,24}"#,
+    ) {
+        if let Err(error) = load(&text, &[], &[]) {
+            prop_assert!(!error.problems.is_empty());
+        }
+    }
+
+    #[test]
+    fn every_key_takes_or_refuses_any_text_wherever_it_stands(key in 0..KEYS.len(), text in any::<String>()) {
+        let name = KEYS[key].name;
+        let assignment = format!("{name}={text}");
+        let variable = format!("BYTELEAP_{}", name.replace('.', "__").to_uppercase());
+        let loads = [
+            load("wallet: {name: validator}", &[], &[&assignment]),
+            load("wallet: {name: validator}", &[(&variable, &text)], &[]),
+        ];
+        for loaded in loads {
+            match loaded {
+                Ok(config) => prop_assert_eq!(config.effective().lines().count(), KEYS.len()),
+                Err(error) => prop_assert!(error.problems.iter().all(|problem| problem.subject == name), "{error}"),
+            }
+        }
+    }
 }

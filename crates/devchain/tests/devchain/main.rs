@@ -9,4 +9,5 @@ mod dispatch;
 mod handmade;
 mod pool;
 mod reads;
+mod requests;
 mod world;

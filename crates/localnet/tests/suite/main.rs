@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod broken_configuration;
 mod deployed_configs;
 mod liars;
 mod network;

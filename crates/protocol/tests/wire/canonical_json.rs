@@ -3,6 +3,7 @@
 use std::fmt;
 
 use byteleap_protocol::{canonical, lenient};
+use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
@@ -153,5 +154,53 @@ fn tokens_of_python_are_read_and_never_written() {
 fn what_python_cannot_encode_cannot_be_read_either() {
     for case in vectors().must_fail_to_encode {
         assert!(lenient::parse(&case.input_json).is_err());
+    }
+}
+
+/// Any JSON value of some depth, with the texts that Python's bare tokens become.
+fn value() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<u64>().prop_map(Into::into),
+        any::<f64>().prop_filter("JSON has finite numbers only", |float| float.is_finite()).prop_map(Into::into),
+        any::<String>().prop_map(Into::into),
+        "(NaN|-?Infinity|[\"\\\\ ]){0,4}".prop_map(Into::into),
+    ];
+    leaf.prop_recursive(4, 32, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            prop::collection::vec((any::<String>(), inner), 0..4)
+                .prop_map(|entries| entries.into_iter().collect::<byteleap_protocol::Object>().into()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_value_is_read_back_from_both_forms(value in value()) {
+        let (sorted, ascii) = (canonical::sorted(&value), canonical::ascii(&value));
+        prop_assert!(ascii.is_ascii());
+        prop_assert_eq!(&lenient::parse(&sorted).unwrap(), &value);
+        prop_assert_eq!(&lenient::parse(&ascii).unwrap(), &value);
+        prop_assert_eq!(canonical::sorted(&lenient::parse(&ascii).unwrap()), sorted);
+    }
+
+    #[test]
+    fn any_float_is_read_back_from_its_text(bits in any::<u64>()) {
+        let float = f64::from_bits(bits);
+        prop_assume!(float.is_finite());
+        prop_assert_eq!(canonical::float(float).parse::<f64>().unwrap().to_bits(), bits);
+    }
+
+    #[test]
+    fn any_text_is_read_as_a_strict_reader_reads_it_or_more(
+        text in r#"([\[\]{},:" \\]|[0-9]{1,3}|NaN|-?Infinity|null|true|"[a-zNI]{0,3}"|\\u[0-9a-f]{4}){0,20}"#,
+    ) {
+        let read = lenient::parse(&text);
+        if let Ok(strict) = serde_json::from_str::<serde_json::Value>(&text) {
+            prop_assert_eq!(read.ok(), Some(strict));
+        }
     }
 }

@@ -1,0 +1,109 @@
+//! The messages themselves: frames between worker and miner, payloads between miner and validator.
+
+use std::fmt::Debug;
+
+use byteleap_protocol::challenge::{ChallengeData, ChallengeItem, ChallengeKind};
+use byteleap_protocol::frame::{FrameError, MinerFrame, WorkerFrame};
+use byteleap_protocol::payload::{
+    CommitmentData, CommitmentResponse, ErrorAnswer, HeartbeatData, HeartbeatResponse, ProofData, ProofReceipt,
+    ProofResponse, SystemInfo, TaskRequest, TaskResponse, TokenRecord, TokenRequest, read_answer,
+};
+use byteleap_protocol::{canonical, lenient};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// A message of a worker, as a miner reads it.
+pub fn worker_frame(bytes: &[u8]) {
+    match WorkerFrame::decode(bytes) {
+        Ok(frame) => {
+            let again = WorkerFrame::decode(frame.encode().as_bytes()).unwrap();
+            assert_eq!(again.encode(), frame.encode());
+            let proofs = match &frame {
+                WorkerFrame::ProofResponse { data, .. } => data.proofs.as_slice(),
+                _ => &[],
+            };
+            assert!(again == frame || !all_finite(proofs), "{frame:?} became {again:?}");
+            if let WorkerFrame::TaskResult(result) = &frame {
+                let _ = result.data.challenge_result();
+            }
+        }
+        Err(error) => check_refusal(&error),
+    }
+}
+
+/// A message of a miner, as a worker reads it.
+pub fn miner_frame(bytes: &[u8]) {
+    match MinerFrame::decode(bytes) {
+        Ok(frame) => {
+            assert_eq!(MinerFrame::decode(frame.encode().as_bytes()).unwrap(), frame);
+            if let MinerFrame::TaskAssignment { data } = &frame
+                && let Some(kind) = data.kind()
+            {
+                definition(kind, &data.data);
+            }
+        }
+        Err(error) => check_refusal(&error),
+    }
+}
+
+/// What a session carries, read as each kind of payload.
+pub fn payload(bytes: &[u8]) {
+    let Some(value) = std::str::from_utf8(bytes).ok().and_then(|text| lenient::parse(text).ok()) else { return };
+    round_trip::<HeartbeatData>(&value);
+    round_trip::<HeartbeatResponse>(&value);
+    round_trip::<SystemInfo>(&value);
+    round_trip::<TaskRequest>(&value);
+    round_trip::<ChallengeItem>(&value);
+    round_trip::<CommitmentData>(&value);
+    round_trip::<CommitmentResponse>(&value);
+    round_trip::<ProofReceipt>(&value);
+    round_trip::<TokenRequest>(&value);
+    round_trip::<TokenRecord>(&value);
+    round_trip::<ErrorAnswer>(&value);
+    if let Some(batch) = read::<TaskResponse>(&value) {
+        // Items that did not fit are not sent on.
+        assert_eq!(reread(&batch), TaskResponse { refused_items: 0, ..batch });
+    }
+    if let Some(proof) = read::<ProofData>(&value) {
+        let again = reread(&proof);
+        assert!(again == proof || !proof.proofs.iter().all(|unit| all_finite(std::slice::from_ref(unit))), "{proof:?}");
+    }
+    if let Value::Object(object) = &value {
+        definition(ChallengeKind::CpuMatrix, object);
+        definition(ChallengeKind::GpuMatrix, object);
+    }
+    let _ = read_answer::<CommitmentResponse>(value);
+}
+
+/// A challenge's definition survives being written.
+fn definition(kind: ChallengeKind, object: &byteleap_protocol::Object) {
+    if let Ok(data) = ChallengeData::parse(kind, object) {
+        assert_eq!(ChallengeData::parse(kind, &data.to_object()).unwrap(), data);
+    }
+}
+
+/// A refusal is short, whatever was refused.
+fn check_refusal(error: &FrameError) {
+    assert!(error.to_string().len() <= 1024, "{error}");
+    let _ = error.close_code();
+}
+
+/// A value that is not finite is written as null, and so does not come back equal.
+fn all_finite(proofs: &[ProofResponse]) -> bool {
+    proofs.iter().flat_map(|proof| &proof.coordinate_values).all(|value| value.0.is_finite())
+}
+
+fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {
+    serde_json::from_value(value.clone()).ok()
+}
+
+fn reread<T: Serialize + DeserializeOwned>(payload: &T) -> T {
+    serde_json::from_value(lenient::parse(&canonical::sorted(payload)).unwrap()).unwrap()
+}
+
+fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &Value) {
+    if let Some(payload) = read::<T>(value) {
+        assert_eq!(reread(&payload), payload);
+    }
+}
