@@ -6,15 +6,16 @@
 //! The modules follow a challenge on its way. [`id`] and [`hotkey`] name the parties; [`challenge`] says what is to be
 //! computed; [`frame`] carries it between miner and worker over a WebSocket; [`merkle`] commits to the result and opens
 //! rows of it, [`gpu_signature`] vouches for a GPU's; [`payload`] holds what miner and validator tell each other;
-//! [`session`] seals these payloads and [`synapse`] carries the sealed package over signed HTTP. [`code`] lists what
-//! can go wrong, in numbers. [`lenient`] and [`canonical`] are the two ends of every text: tolerant in what is read,
-//! exact in what is written.
+//! [`session`] seals these payloads and [`synapse`] carries the sealed package over signed HTTP. [`gateway`] is the wire
+//! beside it, on which a worker lets virtual machines. [`code`] lists what can go wrong, in numbers. [`lenient`] and
+//! [`canonical`] are the two ends of every text: tolerant in what is read, exact in what is written.
 #![forbid(unsafe_code)]
 
 pub mod canonical;
 pub mod challenge;
 pub mod code;
 pub mod frame;
+pub mod gateway;
 pub mod gpu_signature;
 pub mod hotkey;
 pub mod id;

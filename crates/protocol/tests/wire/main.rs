@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod canonical_json;
 #[cfg(test)]
+mod gateway;
+#[cfg(test)]
 mod gpu_signature;
 #[cfg(test)]
 mod merkle;
