@@ -39,6 +39,8 @@ pub struct Explanation {
     pub baseline: f64,
     /// The largest raw challenge score of the round.
     pub max_raw: f64,
+    /// The largest weight that the round pays, 0 when it pays nobody. A weight over it, in 65,535ths, goes on chain.
+    pub top_weight: f64,
     /// The miner's score; none when it was not registered.
     pub miner: Option<MinerScore>,
     /// The scores of its workers.
@@ -56,6 +58,7 @@ pub struct Explanation {
 pub async fn explain(store: &Store, hotkey: Hotkey) -> Result<Option<Explanation>, StoreError> {
     let Some(round) = store.latest_round().await? else { return Ok(None) };
     let RoundRow { key, at_ms, block, rules, outcome, max_raw, .. } = round;
+    let top_weight = store.shares_of(key).await?.iter().map(|share| share.weight).fold(0.0, f64::max);
     let miner = store.miner_score(key, hotkey).await?;
     let workers = store.worker_scores(key, hotkey).await?;
     let baseline = rules.windows().baseline();
@@ -70,6 +73,7 @@ pub async fn explain(store: &Store, hotkey: Hotkey) -> Result<Option<Explanation
         rules,
         baseline,
         max_raw,
+        top_weight,
         miner,
         workers,
         missed,
@@ -112,7 +116,11 @@ impl Explanation {
     fn write_miner(&self, f: &mut fmt::Formatter<'_>, miner: &MinerScore) -> fmt::Result {
         let profile = self.rules.profile();
         writeln!(f, "uid           {} ({})", miner.uid, if miner.online { "online" } else { "offline" })?;
-        writeln!(f, "weight        {:.6}: the score's share of all scores", miner.weight)?;
+        writeln!(
+            f,
+            "weight        {:.6}: the score's share of all scores; the largest share is {:.6}",
+            miner.weight, self.top_weight
+        )?;
         let factor = match profile.availability_scope {
             AvailabilityScope::MinerComposite => format!(" x availability {:.6}", miner.availability),
             AvailabilityScope::WorkerChallenge | AvailabilityScope::None => String::new(),

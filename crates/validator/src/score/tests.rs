@@ -1,6 +1,6 @@
 //! Rounds over a real store, with the chain and the clock held by hand.
 
-use byteleap_chain::{FixedChain, Hotkey, Metagraph, Neuron};
+use byteleap_chain::{FixedChain, Hotkey, Metagraph, Neuron, Weights};
 use byteleap_daemon::clock::ManualClock;
 use byteleap_protocol::id::{Iterations, MatrixSize, WorkerId};
 use byteleap_scoring::reason::{LeaseZero, WorkerZero};
@@ -97,6 +97,33 @@ async fn a_verified_challenge_becomes_a_performance_and_a_failed_one_an_attempt(
     assert_eq!(store.shares_of(round).await.unwrap()[0].weight, 1.0);
 }
 
+async fn the_json_of_one_explanation_is_enough_for_its_composite_and_its_value_on_chain() {
+    let store = store().await;
+    let (rich, poor) = (MINER, IDLE);
+    for (hotkey, score) in [(rich, 1.0), (poor, 0.25)] {
+        hear(&store, hotkey, &["w0"], NOW_MS).await;
+        store.set_lease(hotkey, &worker_id("w0"), LeaseScore::new(score).unwrap(), "test", NOW_MS).await.unwrap();
+    }
+    let (round, _) = scorer(&store, vec![neuron(0, rich), neuron(1, poor)]).score_once().await.unwrap();
+    let shares = store.shares_of(round).await.unwrap();
+    let shares: Vec<_> = shares.iter().map(|share| (share.uid, share.weight)).collect();
+    let emitted = Weights::emit(&shares, 0).unwrap().unwrap();
+
+    for (hotkey, (_, on_chain)) in [rich, poor].into_iter().zip(emitted.pairs()) {
+        let told = explain(&store, hotkey).await.unwrap().unwrap();
+        let told: serde_json::Value = serde_json::from_str(&serde_json::to_string(&told).unwrap()).unwrap();
+        let (profile, miner) = (&told["rules"]["profile"], &told["miner"]);
+        let number = |value: &serde_json::Value| value.as_f64().unwrap();
+        let composite = number(&profile["challenge_weight"]) * number(&miner["challenge"])
+            + number(&profile["lease_weight"]) * number(&miner["lease"]["value"]);
+        assert_eq!(composite, number(&miner["composite"]));
+        assert_eq!(composite * number(&miner["availability"]), number(&miner["score"]));
+        let value = number(&miner["weight"]) / number(&told["top_weight"]) * 65_535.0;
+        assert_eq!(value.round_ties_even(), f64::from(on_chain));
+    }
+    assert_eq!(emitted.values(), [65_535, 16_384]);
+}
+
 async fn an_explanation_tells_what_did_not_pass_and_what_was_refused() {
     let store = store().await;
     hear(&store, MINER, &["w0"], NOW_MS).await;
@@ -182,6 +209,7 @@ async fn without_a_metagraph_there_is_no_round() {
 on_both_engines!(
     a_lease_and_presence_become_a_stored_weight_with_its_reasons,
     a_verified_challenge_becomes_a_performance_and_a_failed_one_an_attempt,
+    the_json_of_one_explanation_is_enough_for_its_composite_and_its_value_on_chain,
     an_explanation_tells_what_did_not_pass_and_what_was_refused,
     an_explanation_names_every_factor_and_the_reason_of_a_zero,
     a_miner_silent_for_half_an_hour_is_offline,
