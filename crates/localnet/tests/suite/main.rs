@@ -5,5 +5,6 @@
 mod broken_configuration;
 mod deployed_configs;
 mod liars;
+mod documents;
 mod network;
 mod setup_script;
