@@ -4,7 +4,7 @@
 
 mod broken_configuration;
 mod deployed_configs;
-mod liars;
 mod documents;
+mod liars;
 mod network;
 mod setup_script;
