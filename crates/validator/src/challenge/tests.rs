@@ -162,7 +162,9 @@ async fn verdict_on(
     let mut data = proof(&item, &answer.proof_requests[0], &tree);
     lie(&mut data.proofs[0]);
     world.desk.prove(MINER, data).await.unwrap();
+    assert_eq!(world.store.waiting_proofs().await.unwrap(), 1);
     assert_eq!(world.verifier.judge_batch().await.unwrap(), 1);
+    assert_eq!(world.store.waiting_proofs().await.unwrap(), 0);
     let code = world.store.fail_code(world.row(&item).await.key).await;
     (world.status(&item).await, code)
 }

@@ -64,6 +64,7 @@ impl Verifier {
         let limit = i64::try_from(self.concurrency.get()).unwrap_or(i64::MAX);
         let batch = self.store.oldest_proofs(limit).await?;
         let count = batch.len();
+        metrics::gauge!("verification_queue_depth").set(self.store.waiting_proofs().await? as f64);
         let mut judging = JoinSet::new();
         for pending in batch {
             let (store, clock) = (self.store.clone(), Arc::clone(&self.clock));
@@ -87,7 +88,10 @@ async fn settle(store: &Store, clock: &dyn Clock, pending: PendingProof) -> Resu
         tracing::error!(challenge_id = %challenge.id, %error, "the verifier panicked on a proof");
         Verdict::Void(Loss::Verifier)
     });
-    let verify_ms = clock.monotonic().saturating_sub(started).as_secs_f64() * 1000.0;
+    let took = clock.monotonic().saturating_sub(started);
+    metrics::histogram!("verification_wait_seconds").record(waited_ms as f64 / 1000.0);
+    metrics::histogram!("verification_duration_seconds").record(took.as_secs_f64());
+    let verify_ms = took.as_secs_f64() * 1000.0;
     store.conclude(challenge.key, verdict, verify_ms, clock.unix_ms()).await?;
     tracing::info!(
         peer = %challenge.hotkey,

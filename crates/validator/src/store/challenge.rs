@@ -360,6 +360,15 @@ impl Store {
             .collect()
     }
 
+    /// How many proofs wait for their verdict.
+    pub async fn waiting_proofs(&self) -> Result<i64, StoreError> {
+        let row = sqlx::query("SELECT COUNT(*) AS waiting FROM challenges WHERE status = $1")
+            .bind(Status::Verifying.as_str())
+            .fetch_one(&self.reader)
+            .await?;
+        Ok(row.try_get("waiting")?)
+    }
+
     /// Ends a challenge that is being verified and forgets its proof; false when it is no longer `verifying`.
     pub async fn conclude(
         &self,
