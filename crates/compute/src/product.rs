@@ -72,22 +72,22 @@ impl<'a> Band<'a> {
     /// # Errors
     /// [`Error::Cancelled`] soon after `cancelled` is set (within some 30 million multiplications).
     pub fn multiply(&mut self, first: usize, count: usize, cancelled: &AtomicBool) -> Result<&[i64], Error> {
-        let filled = count * self.factors.size();
+        let elements = count * self.factors.size();
         for row in 0..count {
             self.rows.set_row(row, self.factors.a_row(first + row));
         }
-        self.product[..filled].fill(0);
+        self.product[..elements].fill(0);
         self.add_product(count, ELEMENT_BITS, 0, cancelled)?;
         for _ in 1..self.iterations {
             std::mem::swap(&mut self.rest, &mut self.product);
-            self.product[..filled].fill(0);
-            let digits = Digits::of(&self.rest[..filled]);
+            self.product[..elements].fill(0);
+            let digits = Digits::of(&self.rest[..elements]);
             for place in 0..digits.count {
                 self.take_digits(count, digits.bits);
                 self.add_product(count, digits.bits, place * digits.bits, cancelled)?;
             }
         }
-        Ok(&self.product[..filled])
+        Ok(&self.product[..elements])
     }
 
     /// Moves the lowest digits of all elements that are left into the panels of rows.

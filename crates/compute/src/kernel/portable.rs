@@ -29,13 +29,13 @@ pub(super) const ELEMENT_WIDTH: u32 = 1000;
 pub(super) const ELEMENT_OFFSET: i16 = 500;
 
 pub(super) fn multiply(rows: &[RowPairs], columns: &[ColumnPairs], tile: &mut Tile) {
-    const LANES: usize = 8;
     const ROWS: usize = 4;
+    const COLUMNS: usize = 8;
     for first_row in (0..TILE_ROWS).step_by(ROWS) {
-        for first_column in (0..TILE_COLUMNS).step_by(LANES) {
-            let mut sums = [[0_i32; LANES]; ROWS];
+        for first_column in (0..TILE_COLUMNS).step_by(COLUMNS) {
+            let mut sums = [[0_i32; COLUMNS]; ROWS];
             for (row_pairs, column_pairs) in rows.iter().zip(columns) {
-                let column_pairs = &column_pairs[first_column..][..LANES];
+                let column_pairs = &column_pairs[first_column..][..COLUMNS];
                 for (sums, row_pair) in sums.iter_mut().zip(&row_pairs[first_row..][..ROWS]) {
                     for (sum, column_pair) in sums.iter_mut().zip(column_pairs) {
                         let low = i32::from(*row_pair as i16).wrapping_mul(i32::from(*column_pair as i16));
@@ -45,7 +45,7 @@ pub(super) fn multiply(rows: &[RowPairs], columns: &[ColumnPairs], tile: &mut Ti
                 }
             }
             for (tile_row, sums) in tile[first_row..].iter_mut().zip(&sums) {
-                tile_row[first_column..][..LANES].copy_from_slice(sums);
+                tile_row[first_column..][..COLUMNS].copy_from_slice(sums);
             }
         }
     }
