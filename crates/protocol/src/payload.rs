@@ -4,8 +4,10 @@
 //! The order of the file is the order in which a challenge meets them. Times are as the field's name says: `*_ts` in
 //! milliseconds, the others in seconds since the epoch by the sender's clock.
 
+use std::ops::Deref;
+
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::challenge::ChallengeItem;
@@ -36,13 +38,64 @@ pub struct HeartbeatData {
     #[serde(default, deserialize_with = "lenient::read")]
     pub timestamp: f64,
     /// The workers that reported since the last one.
-    pub workers: Vec<WorkerInfo>,
+    pub workers: WorkerList,
     /// The miner's own host.
     #[serde(default)]
     pub miner_info: Option<SystemInfo>,
     /// [`SCHEMA_VERSION`].
     #[serde(default = "schema_version", deserialize_with = "lenient::read")]
     pub schema_version: u32,
+}
+
+/// The workers of a heartbeat, each read on its own: an entry that cannot be read costs the others nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct WorkerList {
+    /// Those that can be read.
+    pub readable: Vec<WorkerInfo>,
+    /// Those that cannot; never sent.
+    pub unreadable: Vec<UnreadableWorker>,
+}
+
+/// An entry of a heartbeat that describes no worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnreadableWorker {
+    /// As it came.
+    pub raw: Value,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+impl From<Vec<WorkerInfo>> for WorkerList {
+    fn from(readable: Vec<WorkerInfo>) -> Self {
+        Self { readable, unreadable: Vec::new() }
+    }
+}
+
+impl Deref for WorkerList {
+    type Target = [WorkerInfo];
+
+    fn deref(&self) -> &[WorkerInfo] {
+        &self.readable
+    }
+}
+
+impl Serialize for WorkerList {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.readable.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for WorkerList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut list = Self::default();
+        for raw in Vec::<Value>::deserialize(deserializer)? {
+            match WorkerInfo::deserialize(&raw) {
+                Ok(worker) => list.readable.push(worker),
+                Err(error) => list.unreadable.push(UnreadableWorker { raw, error: error.to_string() }),
+            }
+        }
+        Ok(list)
+    }
 }
 
 /// What a miner says of a worker's occupation.

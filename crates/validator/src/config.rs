@@ -22,6 +22,7 @@ use byteleap_scoring::rules::{
 
 use crate::challenge::Rules as ChallengeRules;
 use crate::store::DatabaseUrl;
+use crate::store::retention::Kept;
 
 /// A day in seconds: the longest interval of any loop.
 const DAY_S: i64 = 86_400;
@@ -50,7 +51,7 @@ pub const KEYS: &[Key] = &[
         .parsed::<DatabaseUrl>()
         .secret()
         .default("sqlite:///./validator.db"),
-    Key::integer("database.event_retention_days", 1, 3650, "days that events are kept; this version deletes nothing yet").default("7"),
+    Key::integer("database.event_retention_days", 1, 3650, "days that the scores of single workers are kept; challenges as long, at least 14 days").default("7"),
     Key::text("meshhub.ws_url", "marketplace endpoint; this version does not dial it"),
     Key::text("meshhub.access_token", "marketplace login").secret(),
     Key::list("meshhub.capabilities", "announced to the marketplace")
@@ -158,6 +159,8 @@ pub struct Settings {
     pub wallet: WalletLocation,
     /// Where everything is remembered.
     pub database: DatabaseUrl,
+    /// How long it is remembered.
+    pub kept: Kept,
     /// How challenges are made and answered.
     pub challenge: ChallengeRules,
     /// Proofs verified at once.
@@ -248,6 +251,11 @@ impl Settings {
                     hotkey: config.get("wallet.hotkey"),
                 },
                 database: config.parsed("database.url"),
+                kept: Kept {
+                    events_ms: config.get::<i64>("database.event_retention_days") * DAY_S * 1000,
+                    ranking_ms: config.get::<i64>("validation.ranking_window_minutes") * 60_000,
+                    availability_ms: config.get::<i64>("weight_management.availability.window_hours") * 3_600_000,
+                },
                 challenge,
                 verification_concurrency,
                 verification_interval: config.seconds("validation.verification_interval"),

@@ -10,8 +10,9 @@ use byteleap_protocol::Object;
 use byteleap_protocol::challenge::ChallengeKind;
 use byteleap_protocol::code::ErrorCode;
 use byteleap_protocol::hotkey::Hotkey;
+use byteleap_protocol::id::WorkerId;
 use byteleap_protocol::payload::{
-    HeartbeatData, HeartbeatResponse, SCHEMA_VERSION, SystemInfo, WorkerInfo, WorkerStatus,
+    HeartbeatData, HeartbeatResponse, SCHEMA_VERSION, SystemInfo, UnreadableWorker, WorkerInfo, WorkerStatus,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -19,31 +20,48 @@ use sha2::{Digest, Sha256};
 use crate::store::Store;
 use crate::store::gpu::SeenGpu;
 use crate::store::heartbeat::{Heartbeat, Recorded, Specs, Usage, WorkerBeat};
+use crate::store::presence::{MAX_GPUS, gpu_set};
 
 /// Workers of one heartbeat beyond this are left out.
 const MAX_WORKERS: usize = 256;
-/// Cards of one worker beyond this are left out.
-const MAX_GPUS: usize = 16;
-/// A longer machine description is not kept.
-const MAX_RAW_BYTES: usize = 64 * 1024;
+/// A longer machine description is not kept; with those of its cards a worker has 64 KiB.
+const MAX_MACHINE_BYTES: usize = 32 * 1024;
+/// A longer description of one card is not kept.
+const MAX_CARD_BYTES: usize = 2 * 1024;
 /// So many names stand in an answer at most.
 const MAX_NAMED: usize = 10;
+/// So much is said of an entry that cannot be read.
+const MAX_ERROR_CHARS: usize = 120;
+
+/// What a heartbeat said and was not taken, for the answer.
+#[derive(Debug, Default)]
+struct LeftOut {
+    /// Entries that describe no worker, each with the reason.
+    unreadable: Vec<String>,
+    /// Workers beyond [`MAX_WORKERS`].
+    workers: usize,
+    /// Workers that have cards beyond [`MAX_GPUS`].
+    cards: Vec<WorkerId>,
+    /// Workers whose description is too long.
+    descriptions: Vec<WorkerId>,
+}
 
 /// Stores a heartbeat and answers it. A failure of ours is code 1004 without any detail.
 pub async fn heartbeat(store: &Store, caller: Hotkey, data: HeartbeatData, now_ms: i64) -> HeartbeatResponse {
-    let left_out = data.workers.len().saturating_sub(MAX_WORKERS);
-    let heartbeat = read(caller, data, now_ms);
+    let (heartbeat, left_out) = read(caller, data, now_ms);
     let count = heartbeat.workers.len();
     let (code, workers_processed, message) = match store.record_heartbeat(&heartbeat).await {
         Ok(recorded) => {
             tracing::debug!(peer = %caller, workers = count, "heartbeat stored");
+            if let [first, ..] = left_out.unreadable.as_slice() {
+                let note = format!("{} entries of a heartbeat skipped: {first}", left_out.unreadable.len());
+                count_refusal(store, caller, "unreadable_worker", &note, now_ms).await;
+            }
             if let [first, ..] = recorded.contested_gpus.as_slice() {
                 let note = format!("{} GPUs held by another worker, {first} among them", recorded.contested_gpus.len());
-                if let Err(error) = store.record_refusal(caller, "gpu_of_another", &note, now_ms).await {
-                    tracing::error!(%error, "refusal not counted: check the database");
-                }
+                count_refusal(store, caller, "gpu_of_another", &note, now_ms).await;
             }
-            (ErrorCode::Success, count as u64, summary(count, left_out, &recorded))
+            (ErrorCode::Success, count as u64, summary(count, &left_out, &recorded))
         }
         Err(error) => {
             tracing::error!(peer = %caller, %error, "heartbeat lost: check the database");
@@ -60,10 +78,20 @@ pub async fn heartbeat(store: &Store, caller: Hotkey, data: HeartbeatData, now_m
     }
 }
 
-fn summary(count: usize, left_out: usize, recorded: &Recorded) -> String {
+/// Counts what was not taken, for the miner's explanation; the heartbeat stands without it.
+async fn count_refusal(store: &Store, caller: Hotkey, code: &str, note: &str, now_ms: i64) {
+    if let Err(error) = store.record_refusal(caller, code, note, now_ms).await {
+        tracing::error!(%error, "refusal not counted: check the database");
+    }
+}
+
+fn summary(count: usize, left_out: &LeftOut, recorded: &Recorded) -> String {
+    fn ids(workers: &[WorkerId]) -> Vec<&str> {
+        workers.iter().map(WorkerId::as_str).collect()
+    }
     let mut message = format!("Processed heartbeat for {count} workers");
-    if left_out > 0 {
-        message.push_str(&format!("; {left_out} beyond {MAX_WORKERS} ignored"));
+    if left_out.workers > 0 {
+        message.push_str(&format!("; {} beyond {MAX_WORKERS} ignored", left_out.workers));
     }
     let mut name = |what: &str, names: Vec<&str>| {
         if !names.is_empty() {
@@ -71,34 +99,57 @@ fn summary(count: usize, left_out: usize, recorded: &Recorded) -> String {
             message.push_str(&format!("; {} {what}: {first}", names.len()));
         }
     };
-    name("over the limit of active workers", recorded.over_limit.iter().map(|id| id.as_str()).collect());
+    name("entries skipped", left_out.unreadable.iter().map(String::as_str).collect());
+    name("with more GPUs than are counted", ids(&left_out.cards));
+    name("with a description too long to keep", ids(&left_out.descriptions));
+    name("over the limit of active workers", ids(&recorded.over_limit));
     name("GPUs held by another worker", recorded.contested_gpus.iter().map(String::as_str).collect());
     message
 }
 
-/// The facts of a heartbeat. Of entries with one worker id the last counts.
-fn read(caller: Hotkey, data: HeartbeatData, now_ms: i64) -> Heartbeat {
+/// The facts of a heartbeat, and what of it is none. Of entries with one worker id the last counts.
+fn read(caller: Hotkey, data: HeartbeatData, now_ms: i64) -> (Heartbeat, LeftOut) {
+    let mut left_out = LeftOut {
+        unreadable: data.workers.unreadable.iter().map(complaint).collect(),
+        workers: data.workers.readable.len().saturating_sub(MAX_WORKERS),
+        ..LeftOut::default()
+    };
     let mut workers = BTreeMap::new();
-    for worker in data.workers.into_iter().take(MAX_WORKERS) {
+    for worker in data.workers.readable.into_iter().take(MAX_WORKERS) {
         workers.insert(worker.worker_id.clone(), worker);
     }
-    Heartbeat {
+    let heartbeat = Heartbeat {
         hotkey: caller,
         version: data.miner_info.as_ref().and_then(|info| text(info.miner_version.as_deref(), 32)),
         public_ip: data.miner_info.as_ref().and_then(public_ip),
-        workers: workers.into_values().map(worker_beat).collect(),
+        workers: workers.into_values().map(|worker| worker_beat(worker, &mut left_out)).collect(),
         at_ms: now_ms,
-    }
+    };
+    (heartbeat, left_out)
 }
 
-fn worker_beat(worker: WorkerInfo) -> WorkerBeat {
+/// An entry that cannot be read, by what may be its name, with the reason.
+fn complaint(entry: &UnreadableWorker) -> String {
+    let name = entry.raw.get("worker_id").and_then(Value::as_str);
+    let name = text(name, 64).unwrap_or_else(|| "without a name".to_owned());
+    format!("{name} ({})", text(Some(&entry.error), MAX_ERROR_CHARS).unwrap_or_default())
+}
+
+fn worker_beat(worker: WorkerInfo, left_out: &mut LeftOut) -> WorkerBeat {
     let info = &worker.system_info;
+    if info.gpu_info.len().max(info.gpu_plugin.len()) > MAX_GPUS {
+        left_out.cards.push(worker.worker_id.clone());
+    }
+    let specs = specs(info);
+    if specs.raw == NOT_KEPT {
+        left_out.descriptions.push(worker.worker_id.clone());
+    }
     WorkerBeat {
         name: text(worker.worker_name.as_deref(), 128),
         version: text(worker.worker_version.as_deref(), 32),
         capabilities: capabilities(&worker.capabilities),
         reported_status: Some(status_text(worker.status).to_owned()),
-        specs: specs(info),
+        specs,
         usage: usage(info),
         gpu_set: gpu_set(&info.gpu_info),
         gpus: info.gpu_plugin.iter().take(MAX_GPUS).filter_map(seen_gpu).collect(),
@@ -155,7 +206,7 @@ fn specs(info: &SystemInfo) -> Specs {
         "storage_info": info.storage_info,
         "gpu_info": info.gpu_info,
     });
-    specs.raw = bounded_json(&raw);
+    specs.raw = bounded_json(&raw, MAX_MACHINE_BYTES);
     specs
 }
 
@@ -170,12 +221,6 @@ fn usage(info: &SystemInfo) -> Usage {
     }
 }
 
-/// The cards that the driver shows, sorted: the first non-empty of `uuid`, `gpu_uuid` and `id` of each (validator spec 5.3).
-fn gpu_set(cards: &[Object]) -> Vec<String> {
-    let uuids = cards.iter().take(MAX_GPUS).filter_map(|card| find(Some(card), &["uuid", "gpu_uuid", "id"], 64));
-    uuids.filter(|uuid| uuid != "-1").collect::<BTreeSet<_>>().into_iter().collect()
-}
-
 /// A card of the compute plugin; none without a GPU UUID, since nothing else names a card across machines.
 fn seen_gpu(card: &Object) -> Option<SeenGpu> {
     let number = |keys: &[&str]| keys.iter().find_map(|key| card.get(*key).and_then(Value::as_i64));
@@ -187,7 +232,7 @@ fn seen_gpu(card: &Object) -> Option<SeenGpu> {
         sm_count: number(&["gpu_cores", "multiprocessor_count"]),
         clock_mhz: number(&["gpu_clock_mhz", "clock_rate"]),
         architecture: find(Some(card), &["architecture"], 64),
-        raw: bounded_json(&Value::Object(card.clone())),
+        raw: bounded_json(&Value::Object(card.clone()), MAX_CARD_BYTES),
     })
 }
 
@@ -222,11 +267,14 @@ fn text(claimed: Option<&str>, max_chars: usize) -> Option<String> {
     (!kept.is_empty()).then_some(kept)
 }
 
-/// JSON text, or an empty object where it would be too long. A NUL is written as an escape, which PostgreSQL refuses
-/// only in its own JSON types, and this column is text.
-fn bounded_json(value: &Value) -> String {
+/// What stands for a description that is too long.
+const NOT_KEPT: &str = "{}";
+
+/// JSON text, or [`NOT_KEPT`] where it would be too long. A NUL is written as an escape, which PostgreSQL refuses only in
+/// its own JSON types, and this column is text.
+fn bounded_json(value: &Value, max_bytes: usize) -> String {
     let json = value.to_string();
-    if json.len() <= MAX_RAW_BYTES { json } else { "{}".to_owned() }
+    if json.len() <= max_bytes { json } else { NOT_KEPT.to_owned() }
 }
 
 #[cfg(test)]
@@ -243,13 +291,13 @@ mod tests {
     }
 
     fn first(worker: Value) -> WorkerBeat {
-        read(MINER, data(&json!([worker])), 0).workers.remove(0)
+        read(MINER, data(&json!([worker])), 0).0.workers.remove(0)
     }
 
     #[test]
     fn of_entries_with_one_id_the_last_counts() {
         let twice = json!([{ "worker_id": "w", "worker_name": "a" }, { "worker_id": " w ", "worker_name": "b" }]);
-        let heartbeat = read(MINER, data(&twice), 0);
+        let (heartbeat, _) = read(MINER, data(&twice), 0);
         assert_eq!(heartbeat.workers.len(), 1);
         assert_eq!(heartbeat.workers[0].name.as_deref(), Some("b"));
     }
@@ -312,6 +360,33 @@ mod tests {
         assert_eq!(store.workers().await.unwrap().len(), 256);
     }
 
+    async fn a_bad_entry_is_skipped_and_named_and_the_others_are_stored() {
+        let store = testing::store().await;
+        let workers = json!([
+            { "worker_id": "good" },
+            { "worker_id": "bad", "system_info": { "memory_total": "'; DROP TABLE workers; --" } },
+            { "worker_id": "x".repeat(257) },
+            { "worker_name": "nobody" },
+            7,
+            { "worker_id": "crowded", "system_info": { "gpu_info": vec![json!({ "uuid": "GPU-a" }); 17] } },
+            { "worker_id": "verbose", "system_info": { "cpu_info": { "flags": "f".repeat(MAX_MACHINE_BYTES) } } },
+        ]);
+        let answer = heartbeat(&store, MINER, data(&workers), 0).await;
+        assert_eq!((answer.error_code, answer.workers_processed), (0, 3));
+        for said in [
+            "Processed heartbeat for 3 workers; 4 entries skipped: bad (",
+            "1 with more GPUs than are counted: crowded",
+            "1 with a description too long to keep: verbose",
+        ] {
+            assert!(answer.message.contains(said), "{said}\n{}", answer.message);
+        }
+        assert!(!answer.message.contains("DROP"), "{}", answer.message);
+        let stored: Vec<_> = store.workers().await.unwrap().into_iter().map(|worker| worker.worker_id).collect();
+        let refusals = store.refusals_of(MINER).await.unwrap();
+        assert_eq!(refusals.iter().map(|refusal| refusal.code.as_str()).collect::<Vec<_>>(), ["unreadable_worker"]);
+        assert_eq!(stored, ["crowded", "good", "verbose"].map(|id| id.parse().unwrap()));
+    }
+
     async fn a_failure_of_ours_is_code_1004_without_detail() {
         let store = testing::store().await;
         store.close().await;
@@ -320,5 +395,9 @@ mod tests {
         assert_eq!(answer.message, "Heartbeat processing failed");
     }
 
-    on_both_engines!(workers_beyond_the_limits_are_named_in_the_answer, a_failure_of_ours_is_code_1004_without_detail,);
+    on_both_engines!(
+        a_bad_entry_is_skipped_and_named_and_the_others_are_stored,
+        workers_beyond_the_limits_are_named_in_the_answer,
+        a_failure_of_ours_is_code_1004_without_detail,
+    );
 }

@@ -19,6 +19,7 @@ use byteleap_validator::config::{KEYS, Settings, advice};
 use byteleap_validator::score::explain::{explain, instant};
 use byteleap_validator::service::{self, DRAIN_DEADLINE, World};
 use byteleap_validator::store::migrate::{StepStatus, nothing_applied};
+use byteleap_validator::store::reference::{Heritage, Reach};
 use byteleap_validator::store::{DatabaseUrl, Place, Store, StoreError};
 use byteleap_validator::weights::report::WeightsCommand;
 use byteleap_validator::weights::{self, Submitter};
@@ -61,7 +62,7 @@ enum Command {
     },
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum MigrateCommand {
     /// Run the steps that have not run yet.
     Up,
@@ -69,6 +70,12 @@ enum MigrateCommand {
     Check,
     /// List the steps and when they ran.
     Status,
+    /// Take over presence, leases and challenges from the database of the Python validator, which is only read.
+    ImportReference {
+        /// Its address: sqlite:////absolute.db or postgresql://user:password@host/name.
+        #[arg(long, value_name = "URL")]
+        from: DatabaseUrl,
+    },
 }
 
 fn main() -> ExitCode {
@@ -217,6 +224,19 @@ async fn migrate(settings: Settings, command: MigrateCommand) -> Result<(), Fail
                 let names = pending.join(", ");
                 return Err(Failure::runtime(format!("{names} must run: `migrate up` or the next start does it")));
             }
+        }
+        MigrateCommand::ImportReference { from } => {
+            let now_ms = SystemClock::new().unix_ms();
+            let reach = Reach {
+                heartbeats_since_ms: now_ms - settings.kept.availability_ms,
+                challenges_since_ms: now_ms - settings.kept.ranking_ms,
+            };
+            let heritage = Heritage::read(&from, reach).await?;
+            let store = Store::open(url).await?;
+            store.migrate_up(now_ms).await?;
+            let imported = store.import(&heritage).await?;
+            store.close().await;
+            writeln!(out, "{imported}")?;
         }
         MigrateCommand::Status => {
             for step in migrate_status(url).await? {

@@ -27,6 +27,7 @@ use crate::config::Settings;
 use crate::desk::Desk;
 use crate::metagraph::{Members, MetagraphCache};
 use crate::score::{self, Scorer};
+use crate::store::retention::{Forgotten, Kept};
 use crate::store::{Store, StoreError};
 use crate::weights::{self, Submitter};
 
@@ -40,6 +41,8 @@ const CHAIN_RETRY: Duration = Duration::from_secs(5);
 const SCHEDULER_PAUSE: Duration = Duration::from_secs(2);
 /// Pause before a part that failed starts again.
 const RESTART_PAUSE: Duration = Duration::from_secs(10);
+/// Pause between passes over what is too old.
+const RETENTION_PAUSE: Duration = Duration::from_secs(3600);
 /// Pause between looks at our own health.
 const HEALTH_PAUSE: Duration = Duration::from_secs(10);
 /// A metagraph older than this is no ground to decide on.
@@ -138,6 +141,7 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     let shared = Shared { settings, store, chain, signer, clock, members, tasks };
     shared.challenge(listener, axon.port());
     shared.score();
+    shared.forget();
     let readiness = shared.readiness();
     let page = StatusPage { store: shared.store, members: shared.members, clock: shared.clock, own, uid, netuid };
     let pages = admin::pages(page, readiness, metrics, addresses.admin);
@@ -199,6 +203,12 @@ impl Shared<'_> {
         tasks.service("weights", |stop| endless(weights::run(submitter, stop)));
     }
 
+    /// Tables that stop growing.
+    fn forget(&self) {
+        let (store, kept, clock) = (self.store.clone(), self.settings.kept, Arc::clone(&self.clock));
+        self.tasks.service("retention", |stop| endless(forget(store, kept, clock, stop)));
+    }
+
     /// What `/readyz` tells.
     fn readiness(&self) -> Readiness {
         let readiness = Readiness::new();
@@ -253,6 +263,25 @@ async fn schedule(scheduler: Scheduler, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(SCHEDULER_PAUSE) => {}
+        }
+    }
+}
+
+/// Forgets what was kept long enough, now and every hour until `stop`.
+async fn forget(store: Store, kept: Kept, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    loop {
+        match store.forget(kept, clock.unix_ms()).await {
+            Ok(forgotten) => {
+                for Forgotten { table, rows } in forgotten.into_iter().filter(|forgotten| forgotten.rows > 0) {
+                    tracing::info!(table, rows, "old rows forgotten");
+                    metrics::counter!("retention_rows_total", "table" => table).increment(rows);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "old rows not forgotten: tried again in an hour"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RETENTION_PAUSE) => {}
         }
     }
 }

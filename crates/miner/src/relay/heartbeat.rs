@@ -63,7 +63,7 @@ impl Heartbeat {
         let data = Arc::new(HeartbeatData {
             hotkey: self.own.to_string(),
             timestamp: seconds(self.clock.unix_ms()),
-            workers: self.registry.snapshot().into_iter().filter_map(worker_info).collect(),
+            workers: self.registry.snapshot().into_iter().filter_map(worker_info).collect::<Vec<_>>().into(),
             miner_info: self.miner_info().await,
             schema_version: SCHEMA_VERSION,
         });

@@ -237,7 +237,7 @@ proptest! {
         round_trip(&HeartbeatData {
             hotkey: hotkey.to_string(),
             timestamp: at,
-            workers: vec![worker],
+            workers: vec![worker].into(),
             miner_info: Some(info),
             schema_version: SCHEMA_VERSION,
         })?;
@@ -358,4 +358,16 @@ fn a_refusal_inside_an_answer_is_told_from_an_answer() {
     assert!(matches!(refused, Err(AnswerError::Refused(answer)) if answer.error == "already processed"));
     assert!(read_answer::<CommitmentResponse>(json!({"proof_requests": []})).is_ok());
     assert!(matches!(read_answer::<CommitmentResponse>(json!({})), Err(AnswerError::Schema(_))));
+}
+
+#[test]
+fn a_bad_entry_of_a_heartbeat_costs_the_others_nothing() {
+    let data =
+        json!({ "hotkey": "x", "workers": [{ "worker_id": "a" }, { "worker_id": 7.5 }, "b", { "worker_id": "c" }] });
+    let data: HeartbeatData = serde_json::from_value(data).unwrap();
+    let ids: Vec<_> = data.workers.iter().map(|worker| worker.worker_id.as_str()).collect();
+    assert_eq!(ids, ["a", "c"]);
+    assert_eq!(data.workers.unreadable.len(), 2);
+    assert_eq!(data.workers.unreadable[1].raw, json!("b"));
+    assert!(serde_json::from_value::<HeartbeatData>(json!({ "hotkey": "x", "workers": 7 })).is_err());
 }

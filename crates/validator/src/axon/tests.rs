@@ -237,7 +237,7 @@ fn heartbeat(hotkey: &str) -> HeartbeatData {
     HeartbeatData {
         hotkey: hotkey.to_owned(),
         timestamp: 1.5,
-        workers: vec![serde_json::from_value::<WorkerInfo>(json!({"worker_id": "w"})).unwrap()],
+        workers: vec![serde_json::from_value::<WorkerInfo>(json!({"worker_id": "w"})).unwrap()].into(),
         miner_info: None,
         schema_version: SCHEMA_VERSION,
     }

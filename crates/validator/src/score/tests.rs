@@ -183,21 +183,6 @@ async fn a_miner_silent_for_half_an_hour_is_offline() {
     assert!(!explain(&store, MINER).await.unwrap().unwrap().miner.unwrap().online);
 }
 
-async fn scores_of_workers_are_kept_for_a_week_and_those_of_miners_longer() {
-    let store = store().await;
-    hear(&store, MINER, &["w0"], NOW_MS).await;
-    let clock = Arc::new(ManualClock::new(NOW_MS));
-    let scorer = Scorer { clock: clock.clone(), ..scorer(&store, vec![neuron(0, MINER)]) };
-    let (first, _) = scorer.score_once().await.unwrap();
-    clock.advance(Duration::from_secs(7 * 86_400));
-    scorer.score_once().await.unwrap();
-    assert_eq!(store.worker_scores(first, MINER).await.unwrap().len(), 1);
-    clock.advance(Duration::from_secs(1));
-    scorer.score_once().await.unwrap();
-    assert!(store.worker_scores(first, MINER).await.unwrap().is_empty());
-    assert!(store.miner_score(first, MINER).await.unwrap().is_some());
-}
-
 async fn without_a_metagraph_there_is_no_round() {
     let store = store().await;
     let scorer = Scorer { netuid: 1, ..scorer(&store, vec![]) };
@@ -213,6 +198,5 @@ on_both_engines!(
     an_explanation_tells_what_did_not_pass_and_what_was_refused,
     an_explanation_names_every_factor_and_the_reason_of_a_zero,
     a_miner_silent_for_half_an_hour_is_offline,
-    scores_of_workers_are_kept_for_a_week_and_those_of_miners_longer,
     without_a_metagraph_there_is_no_round,
 );

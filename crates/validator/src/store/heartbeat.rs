@@ -154,6 +154,7 @@ impl Store {
         upsert_miner(&mut transaction, heartbeat).await?;
         let before = known_workers(&mut transaction, heartbeat.hotkey).await?;
         let mut recorded = Recorded::default();
+        let mut claims = Vec::new();
         for beat in &heartbeat.workers {
             let worker = upsert_worker(&mut transaction, heartbeat, beat).await?;
             let known_hash = before.get(&beat.worker_id).and_then(Option::as_deref);
@@ -163,10 +164,13 @@ impl Store {
             if let Some(ip) = beat.usage.public_ip {
                 super::presence::note_address(&mut transaction, worker, ip, heartbeat.at_ms).await?;
             }
-            for gpu in &beat.gpus {
-                if !super::gpu::claim(&mut transaction, worker, gpu, heartbeat.at_ms).await? {
-                    recorded.contested_gpus.push(gpu.uuid.clone());
-                }
+            claims.extend(beat.gpus.iter().map(|gpu| (gpu, worker)));
+        }
+        // In one order in every heartbeat: two miners that claim the same cards take turns and never block each other.
+        claims.sort_by(|(one, _), (other, _)| one.uuid.cmp(&other.uuid));
+        for (gpu, worker) in claims {
+            if !super::gpu::claim(&mut transaction, worker, gpu, heartbeat.at_ms).await? {
+                recorded.contested_gpus.push(gpu.uuid.clone());
             }
         }
         recorded.over_limit = mark_over_limit(&mut transaction, heartbeat).await?;

@@ -20,6 +20,7 @@ struct Step {
 const STEPS: &[Step] = &[
     Step { version: 1, name: "challenge_path", text: include_str!("../../migrations/0001_challenge_path.sql") },
     Step { version: 2, name: "refusals", text: include_str!("../../migrations/0002_refusals.sql") },
+    Step { version: 3, name: "retention", text: include_str!("../../migrations/0003_retention.sql") },
 ];
 
 const REGISTER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

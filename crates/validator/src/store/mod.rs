@@ -7,8 +7,8 @@
 //!
 //! The files follow a challenge: [`heartbeat`] (who is there), [`gpu`] (with which cards), [`presence`] (since when),
 //! [`lease`] (rented or not), [`challenge`] (asked, answered, judged), [`refusal`] (what was not taken), [`round`]
-//! (scored), [`submission`] (paid).
-//! [`migrate`] makes the tables they use.
+//! (scored), [`submission`] (paid). [`migrate`] makes the tables they use, [`retention`] keeps them from
+//! growing for ever; [`reference`] reads the database of the Python validator, and [`import`] takes it over.
 //!
 //! SQLite has one writing connection and a few reading ones over a write-ahead log; with PostgreSQL both are one pool.
 //! A transaction that returned `Ok` from its commit is on disk (`synchronous = FULL`), so callers acknowledge after it.
@@ -16,10 +16,13 @@
 pub mod challenge;
 pub mod gpu;
 pub mod heartbeat;
+pub mod import;
 pub mod lease;
 pub mod migrate;
 pub mod presence;
+pub mod reference;
 pub mod refusal;
+pub mod retention;
 pub mod round;
 pub mod submission;
 #[cfg(test)]
@@ -82,24 +85,29 @@ pub struct Store {
 impl Store {
     /// Connects, creating a SQLite file that does not exist yet; the tables come from [`Store::migrate_up`].
     pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
-        Self::connect(url.engine(), &url.with(Access::Create)).await
+        Self::connect(url, Access::Create).await
     }
 
     /// Connects to what is there; none when the SQLite file does not exist.
     pub async fn open_existing(url: &DatabaseUrl) -> Result<Option<Self>, StoreError> {
+        Self::open_existing_with(url, Access::Existing).await
+    }
+
+    async fn open_existing_with(url: &DatabaseUrl, access: Access) -> Result<Option<Self>, StoreError> {
         if url.file().is_some_and(|file| !file.exists()) {
             return Ok(None);
         }
-        Self::connect(url.engine(), &url.with(Access::Existing)).await.map(Some)
+        Self::connect(url, access).await.map(Some)
     }
 
-    async fn connect(engine: Engine, url: &str) -> Result<Self, StoreError> {
+    async fn connect(url: &DatabaseUrl, access: Access) -> Result<Self, StoreError> {
+        let (engine, url) = (url.engine(), &url.with(access));
         sqlx::any::install_default_drivers();
         let pool = |connections: u32| {
             AnyPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
                 move |connection, _| {
                     Box::pin(async move {
-                        sqlx::raw_sql(engine.connection_setup()).execute(connection).await?;
+                        sqlx::raw_sql(engine.connection_setup(access)).execute(connection).await?;
                         Ok(())
                     })
                 },

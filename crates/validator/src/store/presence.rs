@@ -6,11 +6,17 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use byteleap_protocol::Object;
 use byteleap_scoring::presence::{Bucket, DayBits};
 use sha2::{Digest, Sha256};
 use sqlx::{Any, Row, Transaction};
 
 use super::{Store, StoreError, WorkerKey, json_of, texts_of};
+
+/// Cards of one worker beyond this are left out.
+pub const MAX_GPUS: usize = 16;
+/// A card's name is cut to this length.
+const MAX_NAME_CHARS: usize = 64;
 
 /// One worker on one day with one set of GPUs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +42,21 @@ pub struct AddressRun {
     pub to_at_ms: i64,
     /// The address.
     pub ip: String,
+}
+
+/// The set of cards that a heartbeat's list shows, sorted: of each the first non-empty of `uuid`, `gpu_uuid` and `id`
+/// (validator spec 5.3). Cards beyond [`MAX_GPUS`] are left out.
+pub fn gpu_set(cards: &[Object]) -> Vec<String> {
+    let name = |card: &Object| ["uuid", "gpu_uuid", "id"].iter().find_map(|key| printable(card.get(*key)?.as_str()?));
+    let names = cards.iter().take(MAX_GPUS).filter_map(name);
+    names.filter(|name| name != "-1").collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// A card's name without what is not printable; none if nothing is left.
+fn printable(name: &str) -> Option<String> {
+    let kept = name.trim().chars().filter(|character| !character.is_control());
+    let kept: String = kept.take(MAX_NAME_CHARS).collect();
+    (!kept.is_empty()).then_some(kept)
 }
 
 impl Store {
@@ -90,7 +111,7 @@ pub(super) async fn mark(
     at_ms: i64,
 ) -> Result<(), StoreError> {
     let bucket = Bucket::at(at_ms);
-    let set = gpu_set(transaction, gpus).await?;
+    let set = gpu_set_row(transaction, gpus).await?;
     let row = sqlx::query("SELECT bits FROM presence_days WHERE worker = $1 AND day = $2 AND gpu_set = $3")
         .bind(worker.0)
         .bind(bucket.day())
@@ -146,19 +167,29 @@ pub(super) async fn note_address(
     Ok(())
 }
 
-/// The row of a set of GPUs, made on first sight.
-async fn gpu_set(transaction: &mut Transaction<'_, Any>, gpus: &[String]) -> Result<i64, StoreError> {
+/// The row of a set of GPUs, made on first sight. One that is there is only read: many heartbeats share the empty set, and
+/// none shall wait for another's end.
+pub(super) async fn gpu_set_row(transaction: &mut Transaction<'_, Any>, gpus: &[String]) -> Result<i64, StoreError> {
     let distinct: Vec<String> = gpus.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
     let uuids = json_of(&distinct);
-    let row = sqlx::query(
-        "INSERT INTO gpu_sets (hash, uuids) VALUES ($1, $2)
-         ON CONFLICT (hash) DO UPDATE SET uuids = excluded.uuids RETURNING id",
-    )
-    .bind(Sha256::digest(&uuids).to_vec())
-    .bind(uuids)
-    .fetch_one(&mut **transaction)
-    .await?;
-    Ok(row.try_get("id")?)
+    let hash = Sha256::digest(&uuids).to_vec();
+    if let Some(id) = find_gpu_set(transaction, &hash).await? {
+        return Ok(id);
+    }
+    sqlx::query("INSERT INTO gpu_sets (hash, uuids) VALUES ($1, $2) ON CONFLICT (hash) DO NOTHING")
+        .bind(hash.clone())
+        .bind(uuids)
+        .execute(&mut **transaction)
+        .await?;
+    find_gpu_set(transaction, &hash).await?.ok_or(StoreError::Engine(sqlx::Error::RowNotFound))
+}
+
+async fn find_gpu_set(transaction: &mut Transaction<'_, Any>, hash: &[u8]) -> Result<Option<i64>, StoreError> {
+    let row = sqlx::query("SELECT id FROM gpu_sets WHERE hash = $1")
+        .bind(hash.to_vec())
+        .fetch_optional(&mut **transaction)
+        .await?;
+    Ok(row.map(|row| row.try_get("id")).transpose()?)
 }
 
 fn bits_of(bytes: Vec<u8>) -> Result<DayBits, StoreError> {

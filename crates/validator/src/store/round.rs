@@ -1,7 +1,6 @@
 //! Scoring rounds: what everybody got, by which rules, and every number that led there.
 //!
 //! A round is written whole, in one transaction, and never changed: weights, explanations and replays all read it.
-//! The same transaction forgets the scores that have become too old, so that the tables stop growing.
 
 use std::collections::HashMap;
 
@@ -15,12 +14,6 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
 
 use super::{Store, StoreError, WorkerKey, double_or_null, parsed};
-
-const DAY_MS: i64 = 86_400_000;
-/// How long the scores of workers are kept (validator spec 2.5).
-const WORKER_SCORES_KEPT_MS: i64 = 7 * DAY_MS;
-/// How long the scores of miners are kept.
-const MINER_SCORES_KEPT_MS: i64 = 90 * DAY_MS;
 
 /// The row number of a round in `scoring_rounds`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -104,18 +97,6 @@ impl Store {
                 value: id.1.to_string(),
             })?;
             insert_worker(&mut transaction, key, *worker_key, worker).await?;
-        }
-        for (statement, kept_ms) in [
-            (
-                "DELETE FROM round_workers WHERE round IN (SELECT id FROM scoring_rounds WHERE at < $1)",
-                WORKER_SCORES_KEPT_MS,
-            ),
-            (
-                "DELETE FROM round_miners WHERE round IN (SELECT id FROM scoring_rounds WHERE at < $1)",
-                MINER_SCORES_KEPT_MS,
-            ),
-        ] {
-            sqlx::query(statement).bind(round.at_ms - kept_ms).execute(&mut *transaction).await?;
         }
         transaction.commit().await?;
         Ok(key)

@@ -31,13 +31,23 @@ impl Engine {
 
     /// Statement "connection setup": a write-ahead log that is on disk when a commit returns; a request that meets a
     /// lock or a slow server gives up after 5 s.
-    pub(super) fn connection_setup(self) -> &'static str {
-        match self {
-            Self::Sqlite => {
-                "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+    pub(super) fn connection_setup(self, access: Access) -> &'static str {
+        match (self, access) {
+            (Self::Sqlite, Access::ReadOnly) => "PRAGMA busy_timeout = 5000",
+            (Self::Postgres, Access::ReadOnly) => "SET default_transaction_read_only = on",
+            (Self::Sqlite, _) => {
+                "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
                  PRAGMA foreign_keys = ON"
             }
-            Self::Postgres => "SET statement_timeout = 5000",
+            (Self::Postgres, _) => "SET statement_timeout = 5000",
+        }
+    }
+
+    /// Statement "give back space": shrinks the file a little; a server does it by itself.
+    pub(super) fn give_back_space(self) -> Option<&'static str> {
+        match self {
+            Self::Sqlite => Some("PRAGMA incremental_vacuum(10000)"),
+            Self::Postgres => None,
         }
     }
 
@@ -80,6 +90,8 @@ pub(super) enum Access {
     Create,
     /// Read and write what exists.
     Existing,
+    /// Read what exists, for as long as it takes.
+    ReadOnly,
 }
 
 /// Why a text is no database address.
@@ -120,6 +132,7 @@ impl DatabaseUrl {
         match (self.engine, access) {
             (Engine::Sqlite, Access::Create) => format!("{}?mode=rwc", self.url),
             (Engine::Sqlite, Access::Existing) => format!("{}?mode=rw", self.url),
+            (Engine::Sqlite, Access::ReadOnly) => format!("{}?mode=ro", self.url),
             (Engine::Postgres, _) => self.url.clone(),
         }
     }
