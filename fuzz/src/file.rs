@@ -12,19 +12,21 @@ use tempfile::TempDir;
 /// The folder of this process; its files are written anew for every input.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
-/// A configuration file for each daemon, then its lines as `--set` assignments and environment variables. Either all
-/// settings can be read without a panic, or every problem says where it is; and the effective configuration has one line
-/// per key.
+/// A configuration file for each daemon; where lines of it are assignments, these also as `--set` flags and as environment
+/// variables. Either all settings can be read without a panic, or every problem says where it is; and the effective
+/// configuration has one line per key.
 pub fn config(bytes: &[u8]) {
     let file = FOLDER.path().join("config.yaml");
     fs::write(&file, bytes).unwrap();
-    let lines = || String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect::<Vec<_>>();
-    let assigned = |line: String| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let sources = [
-        Sources { file: Some(file), ..Sources::default() },
-        Sources { arguments: lines(), ..Sources::default() },
-        Sources { environment: lines().into_iter().filter_map(assigned).collect(), ..Sources::default() },
-    ];
+    let text = String::from_utf8_lossy(bytes);
+    let assigned: Vec<(String, String)> =
+        text.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.into(), value.into())).collect();
+    let mut sources = vec![Sources { file: Some(file), ..Sources::default() }];
+    if !assigned.is_empty() {
+        let arguments = assigned.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        sources.push(Sources { arguments, ..Sources::default() });
+        sources.push(Sources { environment: assigned, ..Sources::default() });
+    }
     for sources in &sources {
         load(byteleap_validator::config::KEYS, sources, |config| {
             let _ = byteleap_validator::config::advice(config);

@@ -16,7 +16,10 @@ const ENCRYPTED: [(&[u8], &str); 3] =
 /// `cryptoType` of the one key scheme that the network uses.
 const SR25519: u64 = 1;
 
-/// Why the content of a file gives no key. Never quotes the content.
+/// Letters of a wrong `cryptoType` that a refusal shows: enough for the name of a scheme, too few for a secret.
+const SHOWN_CRYPTO_TYPE_CHARS: usize = 16;
+
+/// Why the content of a file gives no key. Never quotes the content, but for the first letters of a wrong `cryptoType`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyfileError {
     /// An encrypted file.
@@ -144,7 +147,9 @@ impl<'a> Fields<'a> {
             None | Some(CryptoType::Number(SR25519)) => Ok(()),
             Some(CryptoType::Text(text)) if text.parse() == Ok(SR25519) => Ok(()),
             Some(CryptoType::Number(other)) => Err(KeyfileError::CryptoType(other.to_string())),
-            Some(CryptoType::Text(other)) => Err(KeyfileError::CryptoType((*other).to_owned())),
+            Some(CryptoType::Text(other)) => {
+                Err(KeyfileError::CryptoType(other.chars().take(SHOWN_CRYPTO_TYPE_CHARS).collect()))
+            }
         }
     }
 
@@ -223,6 +228,14 @@ mod tests {
         let written: serde_json::Value = serde_json::from_str(&text).unwrap();
         let vectors: serde_json::Value = serde_json::from_str(include_str!("../../tests/vectors/wallet.json")).unwrap();
         assert_eq!(written, vectors["files"]["validator/hotkeys/default"]["json"]);
+    }
+
+    #[test]
+    fn a_refusal_shows_no_more_of_a_wrong_crypto_type_than_a_scheme_s_name() {
+        let refused = |value: &str| parse_secret(format!(r#"{{"cryptoType":"{value}"}}"#).as_bytes()).unwrap_err();
+        assert_eq!(refused("ed25519"), KeyfileError::CryptoType("ed25519".to_owned()));
+        assert!(!refused(PHRASE).to_string().contains("thank"));
+        assert!(refused(&"9".repeat(60_000)).to_string().len() < 128);
     }
 
     proptest! {
