@@ -51,6 +51,7 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::config::{self, Config, Key, Sources};
+use crate::failpoint::ArmError;
 
 /// Flags of every command.
 #[derive(Debug, Clone, Args)]
@@ -118,7 +119,7 @@ impl CommonArgs {
 
 /// Why a command failed, with its exit code: 1 for what went wrong while it ran, 2 for usage and configuration.
 ///
-/// Every error converts into a failure of code 1, but [`config::Error`], which is one of code 2.
+/// Every error converts into a failure of code 1, but [`config::Error`] and [`ArmError`], which are of code 2.
 #[derive(Debug)]
 pub struct Failure {
     code: u8,
@@ -151,7 +152,7 @@ impl Failure {
 impl<E: StdError + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let error: Box<dyn StdError + Send + Sync> = Box::new(error);
-        let code = if error.is::<config::Error>() { 2 } else { 1 };
+        let code = if error.is::<config::Error>() || error.is::<ArmError>() { 2 } else { 1 };
         Self { code, error }
     }
 }

@@ -4,7 +4,7 @@
 //! once. Should this process die without ending it, the kernel tells the child to stop, where `setpriv` can ask for that.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -29,8 +29,17 @@ const TAIL_LINES: usize = 6;
 pub(crate) struct Child {
     name: String,
     log: PathBuf,
+    launch: Launch,
     process: Process,
     group: Option<Pid>,
+}
+
+/// How a daemon is started.
+#[derive(Debug)]
+struct Launch {
+    binary: PathBuf,
+    config: PathBuf,
+    assignments: Vec<String>,
 }
 
 /// A daemon that cannot be started, or that ended.
@@ -69,23 +78,34 @@ impl Child {
         assignments: &[String],
         log: PathBuf,
     ) -> Result<Self, ChildError> {
+        let launch = Launch { binary: binary.to_owned(), config: config.to_owned(), assignments: assignments.to_vec() };
         let failed = |source| ChildError::Spawn { name: name.to_owned(), binary: binary.to_owned(), source };
-        let output = File::create(&log).map_err(failed)?;
-        let errors = output.try_clone().map_err(failed)?;
-        let process = command(binary)
-            .arg("--config")
-            .arg(config)
-            .args(assignments.iter().flat_map(|assignment| ["--set", assignment]))
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
-            .process_group(0)
-            .current_dir(config.parent().unwrap_or(Path::new("/")))
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed)?;
-        let group = process.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        Ok(Self { name: name.to_owned(), log, process, group })
+        let process = File::create(&log).and_then(|output| launch.spawn(output, &[])).map_err(failed)?;
+        Ok(Self { name: name.to_owned(), log, launch, group: group(&process), process })
+    }
+
+    /// Starts a child that has ended again, with these environment variables besides, and its output behind the former.
+    pub(crate) fn start_again(&mut self, environment: &[(&str, &str)]) -> Result<(), ChildError> {
+        let output = OpenOptions::new().create(true).append(true).open(&self.log);
+        let spawned = output.and_then(|output| self.launch.spawn(output, environment));
+        self.process = spawned.map_err(|source| ChildError::Spawn {
+            name: self.name.clone(),
+            binary: self.launch.binary.clone(),
+            source,
+        })?;
+        self.group = group(&self.process);
+        Ok(())
+    }
+
+    /// How the child ended, if it has.
+    pub(crate) fn end(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().ok().flatten()
+    }
+
+    /// Ends the child and whatever it started, without asking, and waits until it is gone.
+    pub(crate) async fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        let _ = self.process.wait().await;
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -140,6 +160,28 @@ impl Drop for Child {
             self.signal(Signal::SIGKILL);
         }
     }
+}
+
+impl Launch {
+    fn spawn(&self, output: File, environment: &[(&str, &str)]) -> io::Result<Process> {
+        let errors = output.try_clone()?;
+        command(&self.binary)
+            .arg("--config")
+            .arg(&self.config)
+            .args(self.assignments.iter().flat_map(|assignment| ["--set", assignment]))
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .process_group(0)
+            .current_dir(self.config.parent().unwrap_or(Path::new("/")))
+            .kill_on_drop(true)
+            .spawn()
+    }
+}
+
+fn group(process: &Process) -> Option<Pid> {
+    process.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
 }
 
 /// The command that runs `binary` and, where the system has `setpriv`, ends it with this process.
@@ -208,6 +250,20 @@ mod tests {
         child.terminate();
         child.ended().await;
         logged(folder.path(), "drained").await;
+    }
+
+    #[tokio::test]
+    async fn a_killed_child_starts_again_with_its_arguments_and_a_log_that_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = child(folder.path(), "echo $2 $POINT ready; exec sleep 1000");
+        logged(folder.path(), "config.yaml ready").await;
+        assert_eq!(child.end(), None);
+        child.kill().await;
+        assert!(child.end().is_some());
+        child.start_again(&[("POINT", "second")]).unwrap();
+        logged(folder.path(), "config.yaml second ready").await;
+        logged(folder.path(), "config.yaml ready").await;
+        assert_eq!(child.end(), None);
     }
 
     #[tokio::test]

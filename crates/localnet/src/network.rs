@@ -4,6 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
@@ -105,6 +106,9 @@ pub enum NetworkError {
     /// The numbers make no network.
     #[error("{0}")]
     Numbers(String),
+    /// No daemon of the network has this name.
+    #[error("there is no daemon {0}")]
+    Unknown(String),
     /// The weights did not come in time.
     #[error(
         "no weights from a verified challenge within {} s: stage \"{missing}\" did not happen (suspects: {}); {seen}; logs: {logs}",
@@ -264,7 +268,49 @@ impl Network {
     ///
     /// The validator's database cannot be read.
     pub async fn progress(&self) -> Result<Progress, NetworkError> {
-        Ok(progress(&self.client, &self.record, self.plan.started_at_ms).await?)
+        self.progress_since(self.plan.started_at_ms).await
+    }
+
+    /// How far a challenge has come that was written since `since_ms` (Unix milliseconds).
+    ///
+    /// # Errors
+    ///
+    /// The validator's database cannot be read.
+    pub async fn progress_since(&self, since_ms: i64) -> Result<Progress, NetworkError> {
+        Ok(progress(&self.client, &self.record, since_ms).await?)
+    }
+
+    /// How a daemon ended, if it has.
+    ///
+    /// # Errors
+    ///
+    /// There is no such daemon.
+    pub fn end_of(&mut self, name: &str) -> Result<Option<ExitStatus>, NetworkError> {
+        Ok(self.child(name)?.end())
+    }
+
+    /// Kills a daemon outright, as `kill -9` does, and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// There is no such daemon.
+    pub async fn kill(&mut self, name: &str) -> Result<(), NetworkError> {
+        self.child(name)?.kill().await;
+        Ok(())
+    }
+
+    /// Starts a daemon that has ended again, as it was, with these environment variables besides.
+    ///
+    /// # Errors
+    ///
+    /// There is no such daemon, or it cannot be started.
+    pub fn start_again(&mut self, name: &str, environment: &[(&str, &str)]) -> Result<(), NetworkError> {
+        Ok(self.child(name)?.start_again(environment)?)
+    }
+
+    fn child(&mut self, name: &str) -> Result<&mut Child, NetworkError> {
+        let unknown = || NetworkError::Unknown(name.to_owned());
+        self.children.iter_mut().find(|child| child.name() == name).ok_or_else(unknown)
     }
 
     /// Shows how far a challenge has come, until a daemon ends or the validator's database cannot be read.

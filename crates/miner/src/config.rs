@@ -3,7 +3,12 @@
 //! Every key of the old `miner_config.yaml` is here under its old name and meaning (worker-miner spec 8.1), so old files
 //! work unchanged; keys that we added (8.3) are optional. The example file is generated from this table.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use byteleap_daemon::{
     admin,
@@ -20,7 +25,7 @@ pub const KEYS: &[Key] = &[
     Key::integer("task_poll_interval", 1, 3600, "seconds between rounds of asking validators for challenges")
         .default("30"),
     Key::integer("max_retries", 1, 1000, "read for the sake of old files, without effect").default("3"),
-    Key::text("state_dir", "directory for the miner's state; this version keeps none"),
+    Key::text("state_dir", "folder of challenges under way; default: $STATE_DIRECTORY, else the folder of this file"),
     Key::text("subtensor.network", "chain: finney, test, local or a ws:// or wss:// URL").default("finney"),
     Key::boolean("subtensor.allow_insecure", "allow ws:// to another machine").default("false"),
     Key::integer("metagraph.sync_interval", 1, 86_400, "seconds between refreshes of the validator list").default("60"),
@@ -66,6 +71,8 @@ pub struct Settings {
     pub blacklist_threshold: u32,
     /// How long it is left alone.
     pub blacklist_ttl: Duration,
+    /// Folder of the challenges under way.
+    pub state_dir: PathBuf,
     /// Where the hotkey lies.
     pub wallet: WalletLocation,
     /// Pause between reports to the validators.
@@ -96,11 +103,11 @@ pub struct WalletLocation {
 }
 
 impl Settings {
-    /// Reads the settings from a checked configuration.
+    /// Reads the settings from a checked configuration; `state_directory` is systemd's `$STATE_DIRECTORY`.
     ///
     /// # Errors
     /// What the table cannot express: entries of the whitelist that are no hotkey or no address, all at once.
-    pub fn read(config: &Config) -> Result<Self, Error> {
+    pub fn read(config: &Config, state_directory: Option<PathBuf>) -> Result<Self, Error> {
         let whitelist = whitelist(config)?;
         Ok(Self {
             netuid: config.get("netuid"),
@@ -110,6 +117,10 @@ impl Settings {
             policy: Policy { whitelist, min_stake_tao: config.get("metagraph.validator_min_stake_tao") },
             blacklist_threshold: config.get("metagraph.blacklist.threshold"),
             blacklist_ttl: config.seconds("metagraph.blacklist.ttl_seconds"),
+            state_dir: config
+                .get::<Option<PathBuf>>("state_dir")
+                .or(state_directory)
+                .unwrap_or_else(|| folder_of(config.file())),
             wallet: WalletLocation {
                 path: config.get("wallet.path"),
                 name: config.get("wallet.name"),
@@ -123,6 +134,14 @@ impl Settings {
             max_workers: config.get("worker_management.max_workers"),
             admin: config.parsed("http.listen"),
         })
+    }
+}
+
+/// The folder of the configuration file; without a file the current one.
+fn folder_of(file: Option<&Path>) -> PathBuf {
+    match file.and_then(Path::parent) {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
     }
 }
 
@@ -148,7 +167,7 @@ fn whitelist(config: &Config) -> Result<Whitelist, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::fs;
 
     use byteleap_daemon::config::{Sources, example};
 
@@ -159,7 +178,7 @@ mod tests {
         let file = folder.path().join("miner_config.yaml");
         fs::write(&file, yaml).expect("a file");
         let config = Config::load(KEYS, &Sources { file: Some(file), ..Sources::default() })?;
-        Settings::read(&config)
+        Settings::read(&config, None)
     }
 
     #[test]
@@ -178,6 +197,7 @@ mod tests {
         assert_eq!(settings.listen, ("0.0.0.0".to_owned(), 7799));
         assert_eq!(settings.admin.to_string(), "127.0.0.1:7798");
         assert_eq!(settings.max_workers, 100);
+        assert!(settings.state_dir.is_absolute(), "beside the file: {}", settings.state_dir.display());
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! challenge meets the modules in this order: [`relay`] fetches it from a validator, [`workers`] places it, the answer
 //! goes back through [`relay`] to the same validator, twice: commitment, then proof.
 //!
-//! [`config`] is what an operator can set, [`service`] builds the parts and runs them, [`status`] shows them. State lives
-//! in memory only: after a restart workers register again and sessions are made anew.
+//! [`config`] is what an operator can set, [`service`] builds the parts and runs them, [`status`] shows them. After a
+//! restart workers register again and sessions are made anew; only the challenges under way are on disk, and go on.
 #![forbid(unsafe_code)]
 
 pub mod config;
@@ -16,3 +16,15 @@ pub mod status;
 mod time;
 pub mod validators;
 pub mod workers;
+
+/// Where a test may kill the miner: on both sides of each write into its logbook and of each call that carries a challenge
+/// on. `docs/architecture.md` says what each crash must leave behind.
+pub const FAILPOINTS: &[&str] = &[
+    "miner.task.before",
+    "miner.task.after",
+    "miner.commitment.before",
+    "miner.commitment.after",
+    "miner.rows.after",
+    "miner.proof.before",
+    "miner.proof.after",
+];

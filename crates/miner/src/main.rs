@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     net::SocketAddr,
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
 };
@@ -13,10 +14,11 @@ use byteleap_daemon::{
     cli::{self, CommonArgs, CommonCommand, Failure},
     clock::{Clock, SystemClock},
     config::Config,
-    logging,
+    failpoint, logging,
     tasks::{self, Signals, Tasks},
 };
 use byteleap_miner::{
+    FAILPOINTS,
     config::{KEYS, Settings},
     service::{self, DRAIN_DEADLINE, World},
     status::Status,
@@ -65,7 +67,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         return cli::print_example(KEYS);
     }
     let config = arguments.common.load(KEYS)?;
-    let settings = Settings::read(&config)?;
+    let settings = Settings::read(&config, std::env::var_os("STATE_DIRECTORY").map(PathBuf::from))?;
     match command {
         Command::Common(CommonCommand::Config { .. }) => cli::print_effective(&config),
         Command::Common(CommonCommand::Check) => cli::block_on(check(settings)),
@@ -77,6 +79,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
 
 fn run(arguments: &CommonArgs, config: &Config, settings: Settings) -> Result<(), Failure> {
     let _log = logging::start(&logging::Options::in_directory(config, arguments.log_format, LOG_FILE))?;
+    failpoint::arm(FAILPOINTS)?;
     let metrics = admin::record_metrics()?;
     cli::block_on(async move {
         let signals = Signals::of_process()?;

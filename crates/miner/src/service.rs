@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Settings,
-    relay::{heartbeat::Heartbeat, poll::Poll, token},
+    relay::{flow::Relay, heartbeat::Heartbeat, logbook::Logbook, poll::Poll, token},
     status::Status,
     validators::{Blacklist, Validators},
     workers::{connection::Desk, listen, registry::Registry},
@@ -112,7 +112,9 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     validators.refresh().await?;
 
     let (tokens, token_requests) = mpsc::channel(TOKEN_REQUESTS);
-    let poll = Poll::new(validators.clone(), registry.clone(), Arc::clone(&clock), settings.task_poll_interval);
+    let relay = Relay { logbook: Logbook::open(&settings.state_dir, own).await, clock: Arc::clone(&clock) };
+    let poll = Poll::new(validators.clone(), registry.clone(), relay, settings.task_poll_interval);
+    poll.resume().await;
     let heartbeat = Heartbeat::new(validators.clone(), registry.clone(), clock, own);
     let workers_stop = CancellationToken::new();
 

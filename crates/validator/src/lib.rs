@@ -22,3 +22,24 @@ pub mod score;
 pub mod service;
 pub mod store;
 pub mod weights;
+
+/// Where a test may kill the validator: on both sides of each write that moves a challenge, a round or a submission.
+/// `docs/architecture.md` says what each crash must leave behind.
+pub const FAILPOINTS: &[&str] = &[
+    "validator.schedule.before",
+    "validator.schedule.after",
+    "validator.deliver.before",
+    "validator.deliver.after",
+    "validator.commit.before",
+    "validator.commit.after",
+    "validator.prove.before",
+    "validator.prove.after",
+    "validator.verify.before",
+    "validator.verify.after",
+    "validator.round.before",
+    "validator.round.after",
+    "validator.submission.before",
+    "validator.submission.after",
+    "validator.fate.before",
+    "validator.fate.after",
+];

@@ -11,9 +11,11 @@ use byteleap_daemon::admin;
 use byteleap_daemon::cli::{self, CommonArgs, CommonCommand, Failure};
 use byteleap_daemon::clock::{Clock, SystemClock};
 use byteleap_daemon::config::Config;
+use byteleap_daemon::failpoint;
 use byteleap_daemon::logging;
 use byteleap_daemon::tasks::{self, Signals, Tasks};
 use byteleap_protocol::hotkey::{Hotkey, Signer};
+use byteleap_validator::FAILPOINTS;
 use byteleap_validator::bench::{self, BenchCommand};
 use byteleap_validator::config::{KEYS, Settings, advice};
 use byteleap_validator::score::explain::{explain, instant};
@@ -109,6 +111,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
 
 fn run(arguments: &CommonArgs, config: &Config, settings: Settings) -> Result<(), Failure> {
     let _log = logging::start(&logging::Options::in_directory(config, arguments.log_format, LOG_FILE))?;
+    failpoint::arm(FAILPOINTS)?;
     let metrics = admin::record_metrics()?;
     for advice in advice(config) {
         tracing::warn!("{advice}");

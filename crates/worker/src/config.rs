@@ -32,7 +32,7 @@ pub const KEYS: &[Key] = &[
     Key::integer("max_concurrent_tasks", 1, 64, "challenges held at once, of which one on the processor").default("2"),
     Key::integer("default_task_timeout", 1, 3600, "how long a challenge may take that names no limit, s")
         .default("300"),
-    Key::text("state_dir", "folder of the identity; default: $STATE_DIRECTORY, else the folder of this file"),
+    Key::text("state_dir", "folder of identity and results; default: $STATE_DIRECTORY, else the folder of this file"),
     Key::boolean("gpu.enable", "compute GPU challenges: not available in this version").default("false"),
     Key::boolean("gpu.auto_start", "start the GPU compute server: of no effect in this version").default("true"),
     Key::text("gpu.binary_path", "GPU compute server: of no effect in this version")

@@ -17,3 +17,14 @@ pub mod host;
 pub mod link;
 pub mod outbox;
 pub mod service;
+
+/// Where a test may kill the worker: on both sides of what makes a result lasting, and of what tells the miner of it.
+/// `docs/architecture.md` says what each crash must leave behind.
+pub const FAILPOINTS: &[&str] = &[
+    "worker.result.before",
+    "worker.result.after",
+    "worker.send.before",
+    "worker.send.after",
+    "worker.proof.before",
+    "worker.proof.after",
+];

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use byteleap_daemon::admin;
 use byteleap_daemon::cli::{self, CommonArgs, CommonCommand, Failure};
 use byteleap_daemon::config::Config;
+use byteleap_daemon::failpoint;
 use byteleap_daemon::logging;
 use byteleap_daemon::tasks::Signals;
+use byteleap_worker::FAILPOINTS;
 use byteleap_worker::bench::{self, BenchCommand};
 use byteleap_worker::config::{KEYS, Settings};
 use byteleap_worker::service;
@@ -51,6 +53,7 @@ fn run(common: &CommonArgs) -> Result<(), Failure> {
     let config = common.load(KEYS)?;
     let settings = settings(&config);
     let _log = logging::start(&logging::Options::in_file(&config, common.log_format))?;
+    failpoint::arm(FAILPOINTS)?;
     cli::block_on(async { service::run(settings, Path::new("/"), Signals::of_process()?).await })
 }
 

@@ -49,7 +49,7 @@ pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<()
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let readiness = Readiness::new();
     let (system_info, sampler) = host::sampler(root, settings.heartbeat_interval).await;
-    let (cache, outbox) = (ResultCache::default(), Arc::new(Outbox::default()));
+    let (cache, outbox) = (results(&settings, &*clock).await, Arc::new(Outbox::default()));
     let limits = Limits {
         max_concurrent_tasks: settings.max_concurrent_tasks,
         default_task_timeout: settings.default_task_timeout,
@@ -106,6 +106,18 @@ fn warn_of_what_is_missing(settings: &Settings) {
     if settings.vmgw_enable {
         tracing::warn!("vmgw.enable is set, but virtual machines are not available in this version");
     }
+}
+
+/// The results that a former process left, and the place of new ones. Without a folder for them a crash costs the
+/// challenges in flight, and nothing else.
+async fn results(settings: &Settings, clock: &dyn Clock) -> ResultCache {
+    let (state_dir, now) = (settings.state_dir.clone(), clock.monotonic());
+    match tokio::task::spawn_blocking(move || ResultCache::open(&state_dir, now)).await {
+        Ok(Ok(cache)) => return cache,
+        Ok(Err(error)) => tracing::warn!(error = tasks::chain(&error), "results do not survive a crash"),
+        Err(panic) => tracing::error!(error = %panic, "results do not survive a crash"),
+    }
+    ResultCache::default()
 }
 
 /// The configured identity, else the kept one, made at the first start.

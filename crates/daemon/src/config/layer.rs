@@ -15,6 +15,7 @@ use super::{
     scalar::{self, Refusal, Value},
     suggest,
 };
+use crate::failpoint;
 
 /// Largest configuration file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -72,7 +73,8 @@ impl Layer {
     /// The environment variables that begin with `BYTELEAP_`.
     pub(super) fn environment(keys: &[Key], variables: &[(String, String)]) -> Self {
         let mut layer = Self::new(name::ENVIRONMENT);
-        for (variable, text) in variables.iter().filter(|(variable, _)| variable.starts_with(VARIABLE_PREFIX)) {
+        let is_ours = |variable: &str| variable.starts_with(VARIABLE_PREFIX) && variable != failpoint::VARIABLE;
+        for (variable, text) in variables.iter().filter(|(variable, _)| is_ours(variable)) {
             let source = Source::Environment(variable.clone());
             match keys.iter().find(|key| variable_of(key.name) == *variable) {
                 Some(key) => layer.put(key, source, scalar::from_text(key, text)),

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod broken_configuration;
+mod crash;
 mod deployed_configs;
 mod documents;
 mod liars;

@@ -10,17 +10,22 @@
 //!
 //! Each step returns what the next one needs, so none can be skipped; the seat is dropped at the end of every path,
 //! which frees the worker. The miner is never told the verdict.
+//!
+//! Each of the three may die and come back. A worker that comes back is given its task again, or asked for its proof
+//! again. To a validator that does not answer, a commitment is sent again for [`OUTAGE`] and a proof until it is due: one
+//! that had taken it in answers the same again (ours) or refuses the repetition (the reference), and neither costs the
+//! challenge. And after a death of the miner itself a challenge goes on from its page in the [`logbook`](super::logbook).
 
 use std::{sync::Arc, time::Duration};
 
-use byteleap_daemon::clock::Clock;
+use byteleap_daemon::{clock::Clock, failpoint};
 use byteleap_protocol::{
-    challenge::ChallengeItem,
     frame::{ChallengeResult, ProofAnswer, ProofQuery, TaskAssignment, TaskOutcome},
     payload::{ChallengeTimestamps, CommitmentData, ProofData, ProofRequest, ProofResponse, SCHEMA_VERSION},
 };
 use tokio::time::Instant;
 
+use super::logbook::{Committed, Logbook, Page};
 use crate::{
     validators::{CallError, Validator},
     workers::dispatch::{NoAnswer, Seat},
@@ -29,17 +34,33 @@ use crate::{
 /// How long a worker may take to open what the validator asked for.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A challenge that a validator handed out.
+/// How long after its commitment a challenge can still be proved (validator spec 4.6).
+const PROOF_TIME: Duration = Duration::from_secs(60);
+
+/// How long a validator may be away before a challenge without a commitment is given up; the worker is busy meanwhile.
+const OUTAGE: Duration = Duration::from_secs(30);
+
+/// Pause between attempts to reach a validator.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// What all flows share.
+#[derive(Debug, Clone)]
+pub(crate) struct Relay {
+    /// Where progress is written.
+    pub(crate) logbook: Logbook,
+    /// The time.
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// A challenge that a validator handed out, and how far it has come.
 #[derive(Debug, Clone)]
 pub(crate) struct Challenge {
-    /// As it came.
-    pub(crate) item: ChallengeItem,
+    /// What is known of it.
+    pub(crate) page: Page,
     /// Who handed it out, at the address known then; both submissions go there.
     pub(crate) validator: Arc<Validator>,
-    /// When it came, in milliseconds since 1970.
-    pub(crate) received_ts: i64,
-    /// Until when the worker may compute: receipt and the challenge's timeout.
-    pub(crate) deadline: Instant,
+    /// Whether a former process began with it.
+    pub(crate) is_resumed: bool,
 }
 
 /// How a challenge ended that did not fail.
@@ -47,6 +68,8 @@ pub(crate) struct Challenge {
 pub(crate) enum Done {
     /// The validator has the proof and will verify it.
     Proved,
+    /// The validator refuses a proof that it may have got before.
+    ProvedBefore,
     /// The validator asked for nothing.
     NothingToProve,
 }
@@ -68,11 +91,35 @@ pub(crate) enum FlowError {
     Proof(CallError),
 }
 
-/// Carries a challenge from the assignment to the proof, and logs the end.
-pub(crate) async fn run(challenge: Challenge, seat: Seat, clock: Arc<dyn Clock>) {
-    let (challenge_id, worker_id) = (&challenge.item.challenge_id, seat.worker_id());
+impl Challenge {
+    /// Until when the worker may compute: receipt and the challenge's timeout. None once that has passed.
+    pub(crate) fn compute_deadline(&self, clock: &dyn Clock) -> Option<Instant> {
+        deadline(self.page.received_at_ms, self.page.item.timeout.as_duration(), clock)
+    }
+
+    /// Until when the challenge can go on, from where it is. None once that has passed.
+    pub(crate) fn deadline(&self, clock: &dyn Clock) -> Option<Instant> {
+        match &self.page.committed {
+            Some(committed) => deadline(committed.at_ms, PROOF_TIME, clock),
+            None => self.compute_deadline(clock),
+        }
+    }
+}
+
+/// The moment so long after a time of the wall clock, if it is still to come.
+fn deadline(since_ms: i64, time: Duration, clock: &dyn Clock) -> Option<Instant> {
+    // A wall clock that was set back cannot give more time than there was.
+    let passed = Duration::from_millis(clock.unix_ms().saturating_sub(since_ms).try_into().unwrap_or(0));
+    time.checked_sub(passed).filter(|left| !left.is_zero()).map(|left| Instant::now() + left)
+}
+
+/// Carries a challenge from the assignment, or from where a former process left it, to the proof, and logs the end.
+pub(crate) async fn run(mut challenge: Challenge, seat: Seat, relay: Relay) {
+    let result = carry(&mut challenge, &seat, &relay).await;
+    relay.logbook.tear_out(&challenge.page).await;
+    let (challenge_id, worker_id) = (&challenge.page.item.challenge_id, seat.worker_id());
     let validator = challenge.validator.hotkey();
-    match carry(&challenge, &seat, &*clock).await {
+    match result {
         Ok(done) => {
             tracing::info!(%challenge_id, %worker_id, %validator, ?done, "challenge done");
             metrics::counter!("challenges_total", "end" => "done").increment(1);
@@ -84,18 +131,32 @@ pub(crate) async fn run(challenge: Challenge, seat: Seat, clock: Arc<dyn Clock>)
     }
 }
 
-async fn carry(challenge: &Challenge, seat: &Seat, clock: &dyn Clock) -> Result<Done, FlowError> {
-    let mut times =
-        ChallengeTimestamps { miner_task_received_ts: Some(challenge.received_ts), ..ChallengeTimestamps::default() };
-    let result = compute(challenge, seat, &mut times).await?;
-    let requests = commit(challenge, seat, result, &times).await?;
-    times.miner_task_response_ts = Some(clock.unix_ms());
-    if requests.is_empty() {
+async fn carry(challenge: &mut Challenge, seat: &Seat, relay: &Relay) -> Result<Done, FlowError> {
+    let clock = &*relay.clock;
+    let received_ts = challenge.page.received_at_ms;
+    let mut times = ChallengeTimestamps { miner_task_received_ts: Some(received_ts), ..ChallengeTimestamps::default() };
+    let committed = match challenge.page.committed.clone() {
+        Some(committed) => committed,
+        None => {
+            failpoint::reach("miner.task.before");
+            relay.logbook.write(&challenge.page).await;
+            failpoint::reach("miner.task.after");
+            let result = compute(challenge, seat, &mut times, clock).await?;
+            let requests = commit(challenge, seat, result, &times).await?;
+            let committed = Committed { at_ms: clock.unix_ms(), requests };
+            challenge.page.committed = Some(committed.clone());
+            relay.logbook.write(&challenge.page).await;
+            failpoint::reach("miner.rows.after");
+            committed
+        }
+    };
+    times.miner_task_response_ts = Some(committed.at_ms);
+    if committed.requests.is_empty() {
         return Ok(Done::NothingToProve);
     }
-    let proofs = open(challenge, seat, requests, &mut times, clock).await?;
-    prove(challenge, proofs, &times).await?;
-    Ok(Done::Proved)
+    let due = challenge.deadline(clock).ok_or(FlowError::NoProof(NoAnswer::Late))?;
+    let proofs = open(challenge, seat, committed.requests, &mut times, due, clock).await?;
+    prove(challenge, proofs, &times, due).await
 }
 
 /// The worker computes.
@@ -103,8 +164,15 @@ async fn compute(
     challenge: &Challenge,
     seat: &Seat,
     times: &mut ChallengeTimestamps,
+    clock: &dyn Clock,
 ) -> Result<ChallengeResult, FlowError> {
-    let outcome = seat.compute(assignment(challenge), challenge.deadline).await.map_err(FlowError::NoResult)?;
+    let deadline = challenge.compute_deadline(clock).ok_or(FlowError::NoResult(NoAnswer::Late))?;
+    let assignment = assignment(challenge);
+    let outcome = match challenge.is_resumed {
+        false => seat.compute(assignment, deadline).await,
+        true => seat.recover(assignment, deadline).await,
+    };
+    let outcome = outcome.map_err(FlowError::NoResult)?;
     note_computation(&outcome, times);
     outcome.challenge_result().map_err(FlowError::ComputeFailed)
 }
@@ -117,30 +185,39 @@ async fn commit(
     times: &ChallengeTimestamps,
 ) -> Result<Vec<ProofRequest>, FlowError> {
     let data = CommitmentData {
-        challenge_id: challenge.item.challenge_id.clone(),
+        challenge_id: challenge.page.item.challenge_id.clone(),
         worker_id: seat.worker_id().clone(),
         commitments: result.commitments,
         debug_info: times.to_debug_info(),
         schema_version: SCHEMA_VERSION,
     };
-    let response = challenge.validator.commit(data).await.map_err(FlowError::Commitment)?;
+    failpoint::reach("miner.commitment.before");
+    let (response, _) = through_outages(Instant::now() + OUTAGE, || challenge.validator.commit(data.clone())).await;
+    let response = response.map_err(FlowError::Commitment)?;
+    failpoint::reach("miner.commitment.after");
     Ok(response.proof_requests)
 }
 
-/// The worker opens what was drawn.
+/// The worker opens what was drawn; one that goes meanwhile is asked again when it is back.
 async fn open(
     challenge: &Challenge,
     seat: &Seat,
     requests: Vec<ProofRequest>,
     times: &mut ChallengeTimestamps,
+    due: Instant,
     clock: &dyn Clock,
 ) -> Result<Vec<ProofResponse>, FlowError> {
     let query = ProofQuery {
         validator_hotkey: challenge.validator.hotkey(),
-        challenge_id: challenge.item.challenge_id.clone(),
+        challenge_id: challenge.page.item.challenge_id.clone(),
         requests: requests.clone(),
     };
-    let answer = seat.prove(query, Instant::now() + OPEN_TIMEOUT).await.map_err(FlowError::NoProof)?;
+    let answer = loop {
+        match seat.prove(query.clone(), due.min(Instant::now() + OPEN_TIMEOUT)).await {
+            Err(NoAnswer::Disconnected) => seat.connected(due).await.map_err(FlowError::NoProof)?,
+            answer => break answer.map_err(FlowError::NoProof)?,
+        }
+    };
     times.worker_proof_response_ts = Some(clock.unix_ms());
     times.worker_proof_request_received_ts = answer.phase2_timestamp("worker_proof_request_received_ts");
     times.worker_proof_completed_ts = answer.phase2_timestamp("worker_proof_completed_ts");
@@ -152,19 +229,47 @@ async fn prove(
     challenge: &Challenge,
     proofs: Vec<ProofResponse>,
     times: &ChallengeTimestamps,
-) -> Result<(), FlowError> {
+    due: Instant,
+) -> Result<Done, FlowError> {
     let data = ProofData {
-        challenge_id: challenge.item.challenge_id.clone(),
+        challenge_id: challenge.page.item.challenge_id.clone(),
         proofs,
         debug_info: times.to_debug_info(),
         schema_version: SCHEMA_VERSION,
     };
-    challenge.validator.prove(data).await.map_err(FlowError::Proof)?;
-    Ok(())
+    failpoint::reach("miner.proof.before");
+    let (receipt, is_repeated) = through_outages(due, || challenge.validator.prove(data.clone())).await;
+    failpoint::reach("miner.proof.after");
+    match receipt {
+        Ok(_) => Ok(Done::Proved),
+        Err(CallError::Refused(_)) if is_repeated || challenge.is_resumed => Ok(Done::ProvedBefore),
+        Err(error) => Err(FlowError::Proof(error)),
+    }
+}
+
+/// Tries until the validator answers, whatever it says, or `until` has come; and whether it was more than one attempt.
+async fn through_outages<T, Attempt>(
+    until: Instant,
+    mut attempt: impl FnMut() -> Attempt,
+) -> (Result<T, CallError>, bool)
+where
+    Attempt: Future<Output = Result<T, CallError>>,
+{
+    let mut is_repeated = false;
+    loop {
+        match attempt().await {
+            Err(error) if error.is_outage() && Instant::now() + RETRY_PAUSE < until => {
+                tracing::debug!(%error, "the validator is tried again");
+                tokio::time::sleep(RETRY_PAUSE).await;
+                is_repeated = true;
+            }
+            answer => return (answer, is_repeated),
+        }
+    }
 }
 
 fn assignment(challenge: &Challenge) -> TaskAssignment {
-    let item = &challenge.item;
+    let item = &challenge.page.item;
     TaskAssignment {
         task_id: item.challenge_id.clone(),
         task_type: item.challenge_type.to_string(),
@@ -199,6 +304,7 @@ fn opened(requests: &[ProofRequest], answer: ProofAnswer) -> Result<Vec<ProofRes
 
 #[cfg(test)]
 mod tests {
+    use byteleap_daemon::clock::ManualClock;
     use byteleap_protocol::id::Unit;
     use serde_json::json;
 
@@ -229,5 +335,14 @@ mod tests {
     fn an_answer_without_debug_costs_only_the_timestamps() {
         let answer: ProofAnswer = serde_json::from_value(json!({"success": true, "proofs": []})).expect("an answer");
         assert_eq!(answer.phase2_timestamp("worker_proof_completed_ts"), None);
+    }
+
+    #[test]
+    fn a_deadline_counts_from_the_receipt_whichever_process_that_was() {
+        let clock = ManualClock::new(100_000);
+        let left = |since_ms| deadline(since_ms, Duration::from_secs(60), &clock).map(|at| at - Instant::now());
+        assert!(left(40_000).is_none() && left(0).is_none());
+        assert!(left(60_000).is_some_and(|left| left <= Duration::from_secs(20)));
+        assert!(left(900_000).is_some_and(|left| left <= Duration::from_secs(60)), "a clock set back gives nothing");
     }
 }

@@ -1,9 +1,10 @@
 //! What the miner is for: it carries challenges, reports and tokens between validators and workers.
 //!
-//! [`poll`] fetches challenges and starts a [`flow`] for each, which carries one through both phases; [`heartbeat`]
-//! reports the workers; [`token`] fetches enrolment tokens.
+//! [`poll`] fetches challenges and starts a [`flow`] for each, which carries one through both phases and writes its
+//! progress into the [`logbook`]; [`heartbeat`] reports the workers; [`token`] fetches enrolment tokens.
 
 pub(crate) mod flow;
 pub(crate) mod heartbeat;
+pub(crate) mod logbook;
 pub(crate) mod poll;
 pub(crate) mod token;

@@ -6,7 +6,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use byteleap_daemon::clock::Clock;
 use byteleap_protocol::challenge::ChallengeItem;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
@@ -15,7 +14,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::flow::{self, Challenge};
+use super::{
+    flow::{self, Challenge, Relay},
+    logbook::Page,
+};
 use crate::{
     validators::{Validator, Validators},
     workers::{
@@ -35,16 +37,45 @@ const MAX_FLOWS: usize = 1024;
 pub(crate) struct Poll {
     validators: Validators,
     registry: Registry,
-    clock: Arc<dyn Clock>,
+    relay: Relay,
     interval: Duration,
     flows: TaskTracker,
     places: Arc<Semaphore>,
 }
 
 impl Poll {
-    pub(crate) fn new(validators: Validators, registry: Registry, clock: Arc<dyn Clock>, interval: Duration) -> Self {
+    pub(crate) fn new(validators: Validators, registry: Registry, relay: Relay, interval: Duration) -> Self {
         let places = Arc::new(Semaphore::new(MAX_FLOWS));
-        Self { validators, registry, clock, interval, flows: TaskTracker::new(), places }
+        Self { validators, registry, relay, interval, flows: TaskTracker::new(), places }
+    }
+
+    /// Goes on with what a former process left, as far as there is time. Its worker has its seat before it is back, so
+    /// that what it brings along is taken for what it is: call this before workers are served.
+    pub(crate) async fn resume(&self) {
+        let validators = self.validators.current();
+        for page in self.relay.logbook.pages().await {
+            let challenge_id = page.item.challenge_id.clone();
+            let known = validators.iter().find(|validator| validator.hotkey() == page.validator);
+            let seat = Seat::resume(&self.registry, &page.worker_id, &challenge_id);
+            let place = Arc::clone(&self.places).try_acquire_owned().ok();
+            let Some(((validator, seat), place)) = known.zip(seat).zip(place) else {
+                tracing::warn!(%challenge_id, "challenge of a former process dropped: its validator or worker has changed");
+                self.relay.logbook.tear_out(&page).await;
+                continue;
+            };
+            let challenge = Challenge { page, validator: Arc::clone(validator), is_resumed: true };
+            if challenge.deadline(&*self.relay.clock).is_none() {
+                tracing::info!(%challenge_id, "challenge of a former process dropped: its time is over");
+                self.relay.logbook.tear_out(&challenge.page).await;
+                continue;
+            }
+            tracing::info!(%challenge_id, worker_id = %challenge.page.worker_id, "challenge of a former process goes on");
+            let relay = self.relay.clone();
+            self.flows.spawn(async move {
+                let _place = place;
+                flow::run(challenge, seat, relay).await;
+            });
+        }
     }
 
     /// Polls until `stop`, then waits until every challenge under way has ended.
@@ -117,7 +148,7 @@ impl Poll {
             challenge_id: challenge_id.clone(),
         };
         let deadline = Instant::now() + item.timeout.as_duration();
-        let challenge = Challenge { item, validator, received_ts: self.clock.unix_ms(), deadline };
+        let received_at_ms = self.relay.clock.unix_ms();
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             tracing::warn!(%challenge_id, "challenge dropped: too many are under way");
             return;
@@ -130,7 +161,7 @@ impl Poll {
                 return;
             }
         };
-        let (registry, clock) = (self.registry.clone(), Arc::clone(&self.clock));
+        let (registry, relay) = (self.registry.clone(), self.relay.clone());
         self.flows.spawn(async move {
             let _place = place;
             let seat = match seat {
@@ -138,7 +169,11 @@ impl Poll {
                 None => Seat::await_turn(&registry, &demand, deadline).await,
             };
             match seat {
-                Ok(seat) => flow::run(challenge, seat, clock).await,
+                Ok(seat) => {
+                    let (hotkey, worker_id) = (validator.hotkey(), seat.worker_id().clone());
+                    let page = Page { item, validator: hotkey, worker_id, received_at_ms, committed: None };
+                    flow::run(Challenge { page, validator, is_resumed: false }, seat, relay).await;
+                }
                 Err(refusal) => tracing::warn!(challenge_id = %demand.challenge_id, %refusal, "challenge dropped"),
             }
         });

@@ -49,6 +49,11 @@ impl Backoff {
         (self.refusals, self.not_before) = (0, None);
     }
 
+    /// The validator started anew, and so does its count. Its refusals still pause us, should that be wrong.
+    pub(crate) fn restarted(&mut self) {
+        self.tries.clear();
+    }
+
     /// The validator was not even reached.
     pub(crate) fn unreachable(&mut self, now: Instant) {
         self.tries.pop_back();

@@ -87,6 +87,14 @@ impl SessionSlot {
         self.lock().take_if(|current| Arc::ptr_eq(current, held));
     }
 
+    /// The validator lost `held` though its time is not over: it started anew, and has forgotten the handshakes that it
+    /// counted. So they are not counted here either.
+    pub(super) async fn lost(&self, held: &Arc<Held>) {
+        if self.lock().take_if(|current| Arc::ptr_eq(current, held)).is_some() {
+            self.handshakes.lock().await.restarted();
+        }
+    }
+
     fn current(&self) -> Option<Arc<Held>> {
         self.lock().as_ref().filter(|held| Instant::now() < held.renew_at).map(Arc::clone)
     }

@@ -77,6 +77,20 @@ pub(crate) enum CallError {
 }
 
 impl CallError {
+    /// Whether the validator has not even heard the request, or is not there to say that it has.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Transport(error) => error.means_unreachable(),
+            Self::BackingOff(_) | Self::Handshake(_) => true,
+            Self::Refused(_)
+            | Self::NotTaken(_)
+            | Self::Unreadable(_)
+            | Self::Malformed(_)
+            | Self::Exhausted(_)
+            | Self::Stopping => false,
+        }
+    }
+
     /// Logs that `what` failed at a validator: a warning, unless it only waits after a failure that was logged.
     pub(crate) fn log(&self, what: &str, validator: Hotkey) {
         match self {
@@ -161,6 +175,7 @@ impl Validator {
             };
             let Some(remedy) = remedy(kind, &error) else { return Err(error) };
             match remedy.action {
+                Action::LostSession => self.session.lost(&held).await,
                 Action::NewSession => self.session.forget(&held),
                 Action::Pause => self.pace.exhausted(),
             }
@@ -255,6 +270,8 @@ struct Remedy {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
+    /// The validator does not know the session any more.
+    LostSession,
     /// The session is of no more use.
     NewSession,
     /// The validator is over its limit of requests.
@@ -270,7 +287,8 @@ fn remedy(kind: SynapseKind, error: &CallError) -> Option<Remedy> {
             ErrorCode::SessionUnknown => {
                 new_session(kind.is_idempotent() || !refusal.error.starts_with("Response encryption failed"))
             }
-            ErrorCode::SessionExpired | ErrorCode::RehandshakeRequired | ErrorCode::SequenceError => new_session(true),
+            ErrorCode::SessionExpired => Some(Remedy { action: Action::LostSession, repeat: true }),
+            ErrorCode::RehandshakeRequired | ErrorCode::SequenceError => new_session(true),
             ErrorCode::ReplayDetected | ErrorCode::BadNonce | ErrorCode::SeqWindowExceeded => {
                 new_session(kind.is_idempotent())
             }
@@ -304,9 +322,11 @@ mod tests {
     #[test]
     fn an_unknown_session_or_sequence_is_repeated_in_a_new_session() {
         for kind in SynapseKind::ALL {
-            for code in [4012, 4013, 4020] {
+            for code in [4013, 4020] {
                 assert_eq!(remedy(kind, &not_taken(code, "")), NEW_SESSION_AND_REPEAT);
             }
+            let lost = Some(Remedy { action: Action::LostSession, repeat: true });
+            assert_eq!(remedy(kind, &not_taken(4012, "")), lost);
         }
     }
 

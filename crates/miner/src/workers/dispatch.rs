@@ -13,7 +13,7 @@ use byteleap_protocol::{
 use rand_core::OsRng;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::registry::{Refusal, Registry};
+use super::registry::{Refusal, Registry, Told};
 
 /// How long a frame may wait to be handed to a worker's connection.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,20 +79,56 @@ impl Seat {
         }
     }
 
+    /// Takes the seat of a challenge that a former process gave to this worker, which need not be connected yet. None if it
+    /// holds another task.
+    #[must_use]
+    pub fn resume(registry: &Registry, worker_id: &WorkerId, challenge_id: &ChallengeId) -> Option<Self> {
+        let number = registry.resume(worker_id, challenge_id)?;
+        Some(Self { registry: registry.clone(), worker_id: worker_id.clone(), number })
+    }
+
     /// The worker.
     #[must_use]
     pub fn worker_id(&self) -> &WorkerId {
         &self.worker_id
     }
 
-    /// Assigns the task and waits for its result. A worker that loses its connection meanwhile may come back with it.
+    /// Assigns the task and waits for its result. A worker that loses its connection meanwhile may come back with it, or
+    /// without it: then it gets it again.
     ///
     /// # Errors
-    /// [`NoAnswer`].
+    /// [`NoAnswer::Stuck`] or [`NoAnswer::Late`].
     pub async fn compute(&self, data: TaskAssignment, deadline: Instant) -> Result<TaskOutcome, NoAnswer> {
-        let answer = self.registry.expect_outcome(&self.worker_id, self.number);
-        self.send(MinerFrame::TaskAssignment { data }).await?;
+        let answer = self.registry.expect_outcome(&self.worker_id, self.number, data.clone(), Told::Now);
+        match self.send(MinerFrame::TaskAssignment { data }).await {
+            Ok(()) | Err(NoAnswer::Disconnected) => await_answer(answer, deadline).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for the result of a task that a former process assigned. The worker gets it again only if it says that it
+    /// holds none.
+    ///
+    /// # Errors
+    /// [`NoAnswer::Late`].
+    pub async fn recover(&self, data: TaskAssignment, deadline: Instant) -> Result<TaskOutcome, NoAnswer> {
+        let answer = self.registry.expect_outcome(&self.worker_id, self.number, data, Told::Before);
         await_answer(answer, deadline).await
+    }
+
+    /// Waits until the worker is connected.
+    ///
+    /// # Errors
+    /// [`NoAnswer::Disconnected`] when the deadline passed.
+    pub async fn connected(&self, deadline: Instant) -> Result<(), NoAnswer> {
+        let mut changes = self.registry.changes();
+        while self.registry.outgoing(&self.worker_id).is_none() {
+            let changed = tokio::time::timeout_at(deadline, changes.changed()).await;
+            if !matches!(changed, Ok(Ok(()))) {
+                return Err(NoAnswer::Disconnected);
+            }
+        }
+        Ok(())
     }
 
     /// Asks for proofs and waits for them.

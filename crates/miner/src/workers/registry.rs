@@ -20,7 +20,7 @@ use byteleap_protocol::{
     Object,
     challenge::ChallengeKind,
     code::CloseCode,
-    frame::{MinerFrame, ProofAnswer, Register, TaskOutcome, TaskResult, WorkerHeartbeat},
+    frame::{MinerFrame, ProofAnswer, Register, TaskAssignment, TaskOutcome, TaskResult, WorkerHeartbeat},
     id::{ChallengeId, MessageId, WorkerId},
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -103,6 +103,15 @@ impl Delivery {
     }
 }
 
+/// When a worker is told of its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Now, on its present connection.
+    Now,
+    /// By a former process, so that it may hold the task.
+    Before,
+}
+
 /// A cheap handle on the table.
 #[derive(Debug, Clone)]
 pub struct Registry {
@@ -145,7 +154,7 @@ struct Task {
 #[derive(Debug)]
 enum Awaiting {
     Nothing,
-    Outcome(oneshot::Sender<TaskOutcome>),
+    Outcome { answer: oneshot::Sender<TaskOutcome>, assignment: Box<TaskAssignment>, told: Option<Generation> },
     Proof { message_id: MessageId, answer: oneshot::Sender<ProofAnswer> },
 }
 
@@ -192,8 +201,9 @@ impl Registry {
         Ok(generation)
     }
 
-    /// Takes in a heartbeat; absent capabilities leave what is stored (F9). False if the connection no longer owns the
-    /// entry.
+    /// Takes in a heartbeat; absent capabilities leave what is stored (F9). A worker that has come back and says that it
+    /// holds no task is given again the one that it was given on an earlier connection. False if the connection no longer
+    /// owns the entry.
     pub(super) fn heartbeat(&self, worker_id: &WorkerId, generation: Generation, report: WorkerHeartbeat) -> bool {
         let mut table = self.table();
         let Some(entry) = table.owned(worker_id, generation) else { return false };
@@ -203,6 +213,9 @@ impl Registry {
         }
         entry.last_seen = self.clock.monotonic();
         entry.last_heartbeat_at_ms = Some(self.clock.unix_ms());
+        if report.active_tasks == Some(0) {
+            table.tell_again(worker_id);
+        }
         drop(table);
         self.changes.send_replace(());
         true
@@ -265,7 +278,7 @@ impl Registry {
             return Delivery::Unasked;
         }
         match std::mem::replace(&mut task.awaiting, Awaiting::Nothing) {
-            Awaiting::Outcome(answer) => Delivery::of(answer.send(result.data)),
+            Awaiting::Outcome { answer, .. } => Delivery::of(answer.send(result.data)),
             other => {
                 task.awaiting = other;
                 Delivery::Unasked
@@ -306,6 +319,19 @@ impl Registry {
         Ok((worker_id, number))
     }
 
+    /// Marks a worker busy with a challenge of a former process, whether it is connected or not. Returns the number under
+    /// which the task is known; none if the worker holds another.
+    pub(super) fn resume(&self, worker_id: &WorkerId, challenge_id: &ChallengeId) -> Option<u64> {
+        let mut table = self.table();
+        if table.tasks.contains_key(worker_id) {
+            return None;
+        }
+        let number = table.next_number();
+        let task = Task { number, challenge_id: challenge_id.clone(), awaiting: Awaiting::Nothing };
+        table.tasks.insert(worker_id.clone(), task);
+        Some(number)
+    }
+
     /// Frees the worker again.
     pub(super) fn vacate(&self, worker_id: &WorkerId, number: u64) {
         let mut table = self.table();
@@ -317,9 +343,19 @@ impl Registry {
     }
 
     /// From now on the outcome of the task is accepted from the worker that holds it.
-    pub(super) fn expect_outcome(&self, worker_id: &WorkerId, number: u64) -> oneshot::Receiver<TaskOutcome> {
+    pub(super) fn expect_outcome(
+        &self,
+        worker_id: &WorkerId,
+        number: u64,
+        assignment: TaskAssignment,
+        told: Told,
+    ) -> oneshot::Receiver<TaskOutcome> {
         let (answer, receiver) = oneshot::channel();
-        self.expect(worker_id, number, Awaiting::Outcome(answer));
+        let told = match told {
+            Told::Now => self.table().workers.get(worker_id).map(|entry| entry.generation),
+            Told::Before => None,
+        };
+        self.expect(worker_id, number, Awaiting::Outcome { answer, assignment: Box::new(assignment), told });
         receiver
     }
 
@@ -392,6 +428,21 @@ impl Table {
         self.workers.get_mut(worker_id).filter(|entry| entry.generation == generation)
     }
 
+    /// Gives a worker the task that it was given on an earlier connection or not at all, if its outcome is awaited. A
+    /// connection without room for it is tried again at the next heartbeat.
+    fn tell_again(&mut self, worker_id: &WorkerId) {
+        let (Some(entry), Some(task)) = (self.workers.get(worker_id), self.tasks.get_mut(worker_id)) else { return };
+        if let Awaiting::Outcome { assignment, told, .. } = &mut task.awaiting
+            && *told != Some(entry.generation)
+        {
+            let data = TaskAssignment::clone(assignment);
+            if entry.link.outgoing.try_send(MinerFrame::TaskAssignment { data }).is_ok() {
+                *told = Some(entry.generation);
+                tracing::info!(%worker_id, challenge_id = %task.challenge_id, "worker came back without its task: assigned again");
+            }
+        }
+    }
+
     /// Drops the waiter of a proof, which it takes for "will not come".
     fn abandon_proof(&mut self, worker_id: &WorkerId) {
         if let Some(task) = self.tasks.get_mut(worker_id)
@@ -435,7 +486,7 @@ mod tests {
 
     /// The worker's ends of a connection.
     struct Ends {
-        _frames: mpsc::Receiver<MinerFrame>,
+        frames: mpsc::Receiver<MinerFrame>,
         goodbye: oneshot::Receiver<CloseCode>,
         generation: Generation,
     }
@@ -447,7 +498,7 @@ mod tests {
         }
 
         fn register(&self, worker: &str) -> Result<Ends, Full> {
-            let (outgoing, _frames) = mpsc::channel(1);
+            let (outgoing, frames) = mpsc::channel(1);
             let (goodbye, asked_to_close) = oneshot::channel();
             let register = Register {
                 worker_id: id(worker),
@@ -457,7 +508,7 @@ mod tests {
                 system_info: Object::new(),
             };
             let generation = self.registry.register(register, Link { outgoing, goodbye })?;
-            Ok(Ends { _frames, goodbye: asked_to_close, generation })
+            Ok(Ends { frames, goodbye: asked_to_close, generation })
         }
 
         fn occupy(&self, target: Option<&str>) -> Result<(WorkerId, u64), Refusal> {
@@ -525,6 +576,49 @@ mod tests {
         assert_eq!(proof.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         let _after = world.register("w1").expect("registered");
         assert_eq!(world.occupy(Some("w1")), Err(Refusal::Busy));
+    }
+
+    #[test]
+    fn a_worker_gets_its_task_again_when_it_comes_back_and_says_that_it_holds_none() {
+        let world = World::new();
+        let beat = |ends: &Ends, active_tasks| {
+            let report = WorkerHeartbeat { active_tasks, ..WorkerHeartbeat::default() };
+            assert!(world.registry.heartbeat(&id("w1"), ends.generation, report));
+        };
+        let assignment = || TaskAssignment {
+            task_id: ChallengeId::new("c1").expect("an id"),
+            task_type: "cpu_matrix".to_owned(),
+            challenge_id: None,
+            data: Object::new(),
+            timeout: None,
+            validator_hotkey: None,
+        };
+        let mut first = world.register("w1").expect("registered");
+        let (worker, number) = world.occupy(Some("w1")).expect("idle");
+        let _outcome = world.registry.expect_outcome(&worker, number, assignment(), Told::Now);
+        beat(&first, Some(0));
+        assert!(first.frames.try_recv().is_err(), "it has just been told");
+
+        let mut second = world.register("w1").expect("registered");
+        beat(&second, Some(1));
+        beat(&second, None);
+        assert!(second.frames.try_recv().is_err(), "it still holds it, or does not say");
+        beat(&second, Some(0));
+        beat(&second, Some(0));
+        assert_eq!(second.frames.try_recv(), Ok(MinerFrame::TaskAssignment { data: assignment() }));
+        assert!(second.frames.try_recv().is_err(), "once for each connection");
+    }
+
+    #[test]
+    fn a_task_of_a_former_process_waits_for_its_worker() {
+        let world = World::new();
+        let challenge_id = ChallengeId::new("c1").expect("an id");
+        let number = world.registry.resume(&id("w1"), &challenge_id).expect("it holds none");
+        assert_eq!(world.registry.resume(&id("w1"), &challenge_id), None);
+        let _ends = world.register("w1").expect("registered");
+        assert_eq!(world.occupy(Some("w1")), Err(Refusal::Busy));
+        world.registry.vacate(&id("w1"), number);
+        assert!(world.occupy(Some("w1")).is_ok());
     }
 
     #[test]

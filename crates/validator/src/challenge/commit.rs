@@ -3,11 +3,15 @@
 //! The checks run in the order of miner-validator spec 5.5. Any refusal leaves the challenge as it was, so an honest
 //! worker can still answer; only the deadline ends it. The rows are drawn after the last check and stored with the
 //! commitment, in one transaction, before the answer names them.
+//!
+//! The same commitment again gets the same answer again: the first may have died with a process, ours or the miner's.
+//! Another one for the same challenge is refused.
 
+use byteleap_daemon::failpoint;
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::Unit;
 use byteleap_protocol::merkle::NodeHash;
-use byteleap_protocol::payload::{CommitmentData, CommitmentResponse, ProofRequest};
+use byteleap_protocol::payload::{Commitment, CommitmentData, CommitmentResponse, ProofRequest};
 use rand_core::OsRng;
 
 use super::Rules;
@@ -26,6 +30,10 @@ pub async fn commit(
     now_ms: i64,
 ) -> Result<CommitmentResponse, Refusal> {
     let challenge = store.challenge(caller, &data.challenge_id).await?.ok_or(Refusal::UnknownChallenge)?;
+    if is_repeated(store, &challenge, data).await? {
+        tracing::info!(peer = %caller, challenge_id = %challenge.id, "commitment repeated: the same rows are named");
+        return Ok(to_open(challenge.rows));
+    }
     let root = check(&challenge, rules, data, now_ms)?;
     let rows = draw_rows(&mut OsRng, challenge.size, rules.row_count, rules.row_count_variance);
     let commitment = NewCommitment {
@@ -34,9 +42,11 @@ pub async fn commit(
         at_ms: now_ms,
         proof_deadline_at_ms: now_ms + rules.proof_timeout_ms,
     };
+    failpoint::reach("validator.commit.before");
     if !store.commit_challenge(challenge.key, &commitment).await? {
         return Err(Refusal::AlreadyProcessed);
     }
+    failpoint::reach("validator.commit.after");
     tracing::info!(
         peer = %caller,
         worker_id = %challenge.worker_id,
@@ -45,7 +55,20 @@ pub async fn commit(
         compute_ms = challenge.sent_at_ms.map(|sent_at_ms| now_ms - sent_at_ms),
         "commitment stored"
     );
-    Ok(CommitmentResponse { proof_requests: vec![ProofRequest { uuid: Unit::Cpu, rows, coordinates: Vec::new() }] })
+    Ok(to_open(rows))
+}
+
+/// Whether exactly this commitment is stored and its proof still awaited.
+async fn is_repeated(store: &Store, challenge: &ChallengeRow, data: &CommitmentData) -> Result<bool, Refusal> {
+    let [Commitment { uuid: Unit::Cpu, merkle_root, .. }] = data.commitments.as_slice() else { return Ok(false) };
+    if challenge.status != Step::COMMIT.to || data.worker_id != challenge.worker_id {
+        return Ok(false);
+    }
+    Ok(store.committed_root(challenge.key).await? == Some(*merkle_root))
+}
+
+fn to_open(rows: Vec<u32>) -> CommitmentResponse {
+    CommitmentResponse { proof_requests: vec![ProofRequest { uuid: Unit::Cpu, rows, coordinates: Vec::new() }] }
 }
 
 /// Everything that can be said against a commitment, first things first; the root if there is nothing.

@@ -1,5 +1,6 @@
 //! A miner asks for work: everything that waits for its workers becomes `sent`, and the clock starts.
 
+use byteleap_daemon::failpoint;
 use byteleap_protocol::challenge::{ChallengeData, ChallengeItem, ChallengeKind};
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::payload::TaskResponse;
@@ -13,7 +14,9 @@ use crate::store::{Store, StoreError};
 /// never gives it a second try at the same challenge.
 pub async fn deliver(store: &Store, rules: &Rules, caller: Hotkey, now_ms: i64) -> Result<TaskResponse, StoreError> {
     let expires_at_ms = now_ms + rules.timeout_ms();
+    failpoint::reach("validator.deliver.before");
     let sent = store.send_challenges(caller, ACTIVE_WORKERS, now_ms, expires_at_ms).await?;
+    failpoint::reach("validator.deliver.after");
     if !sent.is_empty() {
         tracing::info!(peer = %caller, challenges = sent.len(), "challenges sent");
     }

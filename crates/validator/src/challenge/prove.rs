@@ -3,6 +3,7 @@
 //! The checks run in the order of miner-validator spec 5.6, with exact lengths. A refused proof may be sent again until
 //! the deadline. Whether the proof holds is not decided here: see [`super::verify`].
 
+use byteleap_daemon::failpoint;
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::Unit;
 use byteleap_protocol::payload::{ProofData, ProofReceipt, ProofResponse};
@@ -17,9 +18,11 @@ pub async fn prove(store: &Store, caller: Hotkey, data: &ProofData, now_ms: i64)
     let challenge = store.challenge(caller, &data.challenge_id).await?.ok_or(Refusal::UnknownChallenge)?;
     check(&challenge, data, now_ms)?;
     let body = serde_json::to_vec(&data.proofs).map_err(|_| Refusal::Internal)?;
+    failpoint::reach("validator.prove.before");
     if !store.accept_proof(challenge.key, &body, now_ms).await? {
         return Err(Refusal::NotCommitted);
     }
+    failpoint::reach("validator.prove.after");
     tracing::info!(peer = %caller, worker_id = %challenge.worker_id, challenge_id = %challenge.id, "proof stored");
     Ok(ProofReceipt {
         challenge_status: "queued".to_owned(),

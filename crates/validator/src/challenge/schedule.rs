@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use byteleap_compute::size::cpu_size;
 use byteleap_daemon::clock::Clock;
+use byteleap_daemon::failpoint;
 use byteleap_protocol::challenge::ChallengeKind;
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::{ChallengeId, IdError, MatrixSize, Seed};
@@ -28,12 +29,14 @@ pub struct Scheduler {
     rules: Arc<Rules>,
     members: Members,
     clock: Arc<dyn Clock>,
+    started_at_ms: i64,
 }
 
 impl Scheduler {
-    /// A scheduler for the miners that `members` knows.
+    /// A scheduler for the miners that `members` knows. What began before now was begun by a former process.
     pub fn new(store: Store, rules: Arc<Rules>, members: Members, clock: Arc<dyn Clock>) -> Self {
-        Self { store, rules, members, clock }
+        let started_at_ms = clock.unix_ms();
+        Self { store, rules, members, clock, started_at_ms }
     }
 
     /// Ends what is overdue: workers and miners that fell silent, challenges past their deadline.
@@ -43,12 +46,13 @@ impl Scheduler {
         if workers + miners > 0 {
             tracing::info!(workers, miners, "went offline");
         }
-        let swept = self.store.sweep_challenges(now_ms, self.rules.commitment_grace_ms).await?;
+        let swept = self.store.sweep_challenges(now_ms, self.rules.commitment_grace_ms, self.started_at_ms).await?;
         if swept != crate::store::challenge::Swept::default() {
             tracing::info!(
                 never_fetched = swept.never_fetched,
                 commitment_late = swept.commitment_late,
                 proof_late = swept.proof_late,
+                interrupted = swept.interrupted,
                 "challenges ended by their deadline"
             );
         }
@@ -79,7 +83,9 @@ impl Scheduler {
                     return Ok(created);
                 }
             };
+            failpoint::reach("validator.schedule.before");
             self.store.create_challenges(&challenges, now_ms, now_ms + self.rules.interval_ms).await?;
+            failpoint::reach("validator.schedule.after");
             tracing::info!(peer = %hotkey, challenges = challenges.len(), %round_id, "challenges created");
             created += challenges.len();
         }

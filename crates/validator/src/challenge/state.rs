@@ -7,6 +7,11 @@
 //! ```
 //! (`sent` and `committed` also end in `failed`, at their deadlines.) A [`Step`] exists only where the table allows it,
 //! and the store moves a challenge only by a step and only from where the step begins.
+//!
+//! The row is the challenge's journal: each status is on disk before anybody is told of it. In a journal's words, `created`
+//! is issued, `committed` is committed and opened at once (the rows are drawn and stored with the commitment), `verifying`
+//! is proved, `verified` and `failed` are judged. What was acknowledged and then lost by us ends as `void`, never as
+//! `failed`; so does what ran out of time while we were away for a part of it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -168,8 +173,8 @@ pub enum Loss {
     /// The miner did not ask for it in time.
     #[error("the miner did not ask for it in time")]
     NeverFetched,
-    /// Its deadline passed while this validator was down.
-    #[error("its deadline passed while the validator was down")]
+    /// It was not answered in time, but this validator was down for some of that time.
+    #[error("not answered in time, but the validator was down for some of it")]
     Restart,
     /// The stored proof could not be judged for a reason that is ours.
     #[error("the validator could not judge the stored proof")]

@@ -84,6 +84,12 @@ impl World {
         }
     }
 
+    /// The scheduler of a process that starts now over the same store.
+    async fn restarted_scheduler(&self) -> Scheduler {
+        let metagraph = FixedChain::of(128, &[MINER, STRANGER]).metagraph(128).await.unwrap();
+        Scheduler::new(self.store.clone(), Arc::new(rules()), Members::fixed(metagraph), self.clock.clone())
+    }
+
     async fn hear(&self, miner: Hotkey, workers: &[&str]) {
         let workers: Vec<_> =
             workers.iter().map(|id| json!({ "worker_id": id, "capabilities": ["cpu_matrix"] })).collect();
@@ -273,7 +279,8 @@ async fn every_refusal_of_phase_1_leaves_the_challenge_as_it_was() {
     world.clock.set_unix_ms(START_MS + 65_000);
     assert!(world.desk.commit(MINER, good.clone()).await.is_ok());
     let committed = world.row(&item).await;
-    assert_eq!(world.desk.commit(MINER, good).await, Err(Refusal::AlreadyProcessed));
+    let other = commitment(&item, "ab".repeat(32).parse().unwrap());
+    assert_eq!(world.desk.commit(MINER, other).await, Err(Refusal::AlreadyProcessed));
     assert_eq!(world.row(&item).await, committed);
 
     // Each was counted, for whoever asked.
@@ -289,6 +296,44 @@ async fn every_refusal_of_phase_1_leaves_the_challenge_as_it_was() {
     ];
     assert_eq!(told, BTreeMap::from(expected));
     assert_eq!(world.store.refusals_of(STRANGER).await.unwrap().len(), 1);
+}
+
+async fn the_same_commitment_again_gets_the_same_rows_again_until_it_is_proved() {
+    let world = World::new(rules()).await;
+    let item = world.one_sent().await;
+    let tree = honest(&item);
+    let good = commitment(&item, tree.root());
+    let answer = world.desk.commit(MINER, good.clone()).await.unwrap();
+    let committed = world.row(&item).await;
+    world.clock.advance(Duration::from_secs(30));
+    assert_eq!(world.desk.commit(MINER, good.clone()).await, Ok(answer.clone()));
+    assert_eq!(world.row(&item).await, committed, "and no more time");
+    let from_another = CommitmentData { worker_id: "v".parse().unwrap(), ..good.clone() };
+    assert_eq!(world.desk.commit(MINER, from_another).await, Err(Refusal::AlreadyProcessed));
+    world.desk.prove(MINER, proof(&item, &answer.proof_requests[0], &tree)).await.unwrap();
+    assert_eq!(world.desk.commit(MINER, good).await, Err(Refusal::AlreadyProcessed));
+}
+
+async fn whoever_lost_time_to_our_restart_does_not_fail_for_being_late() {
+    let world = World::new(rules()).await;
+    world.hear(MINER, &["sent", "committed"]).await;
+    world.scheduler.pass().await.unwrap();
+    let before = world.fetch(MINER).await;
+    let committed = before.iter().find(|item| item.target_worker_id == Some("committed".parse().unwrap())).unwrap();
+    world.desk.commit(MINER, commitment(committed, honest(committed).root())).await.unwrap();
+
+    world.clock.advance(Duration::from_secs(1));
+    let restarted = world.restarted_scheduler().await;
+    world.hear(MINER, &["later"]).await;
+    restarted.pass().await.unwrap();
+    let later = world.fetch(MINER).await.remove(0);
+    world.clock.advance(Duration::from_secs(70));
+    restarted.sweep().await.unwrap();
+    for item in &before {
+        assert_eq!(world.status(item).await, Status::Void);
+        assert_eq!(world.store.fail_code(world.row(item).await.key).await.as_deref(), Some("restart"));
+    }
+    assert_eq!(world.status(&later).await, Status::Failed, "it had all of its time");
 }
 
 async fn every_refusal_of_phase_2_leaves_the_challenge_as_it_was() {
@@ -443,6 +488,8 @@ on_both_engines!(
     a_forged_path_is_caught,
     a_swapped_index_is_caught,
     every_refusal_of_phase_1_leaves_the_challenge_as_it_was,
+    the_same_commitment_again_gets_the_same_rows_again_until_it_is_proved,
+    whoever_lost_time_to_our_restart_does_not_fail_for_being_late,
     every_refusal_of_phase_2_leaves_the_challenge_as_it_was,
     deadlines_end_challenges_and_only_the_workers_fault_is_a_failure,
     after_a_restart_proofs_are_judged_and_what_we_missed_is_void,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use byteleap_compute::challenge::CpuChallenge;
 use byteleap_compute::verify::judge;
 use byteleap_daemon::clock::Clock;
+use byteleap_daemon::failpoint;
 use byteleap_protocol::payload::ProofResponse;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -92,7 +93,9 @@ async fn settle(store: &Store, clock: &dyn Clock, pending: PendingProof) -> Resu
     metrics::histogram!("verification_wait_seconds").record(waited_ms as f64 / 1000.0);
     metrics::histogram!("verification_duration_seconds").record(took.as_secs_f64());
     let verify_ms = took.as_secs_f64() * 1000.0;
+    failpoint::reach("validator.verify.before");
     store.conclude(challenge.key, verdict, verify_ms, clock.unix_ms()).await?;
+    failpoint::reach("validator.verify.after");
     tracing::info!(
         peer = %challenge.hotkey,
         worker_id = %challenge.worker_id,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use byteleap_chain::{Chain, ChainError};
 use byteleap_daemon::clock::Clock;
+use byteleap_daemon::failpoint;
 use byteleap_scoring::{Outcome, Rules, score};
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +61,9 @@ impl Scorer {
         let round = tokio::task::spawn_blocking(move || score(&rules, &facts)).await?;
         let took = self.clock.monotonic().saturating_sub(started);
         let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+        failpoint::reach("validator.round.before");
         let key = self.store.record_round(&round, metagraph.block, took_ms, &keys).await?;
+        failpoint::reach("validator.round.after");
         tracing::info!(
             round = key.0,
             block = metagraph.block,

@@ -137,7 +137,7 @@ async fn an_explanation_tells_what_did_not_pass_and_what_was_refused() {
     };
     store.create_challenges(&[challenge], NOW_MS - 60_000, NOW_MS).await.unwrap();
     store.send_challenges(MINER, 1, NOW_MS - 50_000, NOW_MS - 1).await.unwrap();
-    store.sweep_challenges(NOW_MS, 0).await.unwrap();
+    store.sweep_challenges(NOW_MS, 0, 0).await.unwrap();
     store.record_refusal(MINER, "expired", "commitment: Challenge expired", NOW_MS).await.unwrap();
     scorer(&store, vec![neuron(3, MINER)]).score_once().await.unwrap();
 

@@ -155,6 +155,8 @@ pub struct Swept {
     pub commitment_late: u64,
     /// No proof in time.
     pub proof_late: u64,
+    /// Neither in time, but we were away for some of it.
+    pub interrupted: u64,
 }
 
 impl Store {
@@ -311,6 +313,16 @@ impl Store {
         Ok(true)
     }
 
+    /// The root that was committed to, if one was.
+    pub async fn committed_root(&self, key: ChallengeKey) -> Result<Option<NodeHash>, StoreError> {
+        let row = sqlx::query("SELECT root FROM challenge_units WHERE challenge = $1 AND unit = $2")
+            .bind(key.0)
+            .bind(Unit::Cpu.as_str())
+            .fetch_optional(&self.reader)
+            .await?;
+        row.as_ref().map(|row| parsed("challenge_units", row, "root")).transpose()
+    }
+
     /// Stores a proof; false, and nothing stored, when the challenge is no longer `committed`.
     pub async fn accept_proof(&self, key: ChallengeKey, body: &[u8], now_ms: i64) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
@@ -412,17 +424,21 @@ impl Store {
         Ok(true)
     }
 
-    /// Ends what has passed its deadline. A commitment is waited for `grace_ms` longer.
-    pub async fn sweep_challenges(&self, now_ms: i64, grace_ms: i64) -> Result<Swept, StoreError> {
-        let never_fetched = Verdict::Void(Loss::NeverFetched);
-        let commitment_late = Verdict::Failed(Failure::CommitmentLate);
-        let proof_late = Verdict::Failed(Failure::ProofLate);
+    /// Ends what has passed its deadline. A commitment is waited for `grace_ms` longer. Whoever was handed a challenge, or
+    /// committed to it, before this process started at `started_at_ms` had less than its time: that is void, not failed.
+    pub async fn sweep_challenges(&self, now_ms: i64, grace_ms: i64, started_at_ms: i64) -> Result<Swept, StoreError> {
         let mut transaction = self.begin().await?;
+        let mut end = async |status, verdict, grace_ms, entered_before_ms| {
+            let overdue = Overdue { status, due_before_ms: now_ms - grace_ms, entered_before_ms };
+            end_expired(&mut transaction, overdue, verdict, now_ms).await
+        };
+        let restart = Verdict::Void(Loss::Restart);
         let swept = Swept {
-            never_fetched: end_expired(&mut transaction, Status::Created, never_fetched, now_ms, now_ms).await?,
-            commitment_late: end_expired(&mut transaction, Status::Sent, commitment_late, now_ms - grace_ms, now_ms)
-                .await?,
-            proof_late: end_expired(&mut transaction, Status::Committed, proof_late, now_ms, now_ms).await?,
+            never_fetched: end(Status::Created, Verdict::Void(Loss::NeverFetched), 0, i64::MAX).await?,
+            interrupted: end(Status::Sent, restart, grace_ms, started_at_ms).await?
+                + end(Status::Committed, restart, 0, started_at_ms).await?,
+            commitment_late: end(Status::Sent, Verdict::Failed(Failure::CommitmentLate), grace_ms, i64::MAX).await?,
+            proof_late: end(Status::Committed, Verdict::Failed(Failure::ProofLate), 0, i64::MAX).await?,
         };
         transaction.commit().await?;
         Ok(swept)
@@ -435,7 +451,8 @@ impl Store {
         let mut transaction = self.begin().await?;
         let mut ended = 0;
         for status in [Status::Created, Status::Sent, Status::Committed] {
-            ended += end_expired(&mut transaction, status, restart, now_ms, now_ms).await?;
+            let overdue = Overdue { status, due_before_ms: now_ms, entered_before_ms: i64::MAX };
+            ended += end_expired(&mut transaction, overdue, restart, now_ms).await?;
         }
         transaction.commit().await?;
         Ok(ended)
@@ -508,25 +525,33 @@ impl Store {
     }
 }
 
-/// Ends what is in `status` and was due before `due_before_ms`.
+/// Which challenges a deadline ends.
+struct Overdue {
+    status: Status,
+    /// Their deadline is before this.
+    due_before_ms: i64,
+    /// They came into the status before this.
+    entered_before_ms: i64,
+}
+
 async fn end_expired(
     transaction: &mut Transaction<'_, Any>,
-    status: Status,
+    overdue: Overdue,
     verdict: Verdict,
-    due_before_ms: i64,
     now_ms: i64,
 ) -> Result<u64, StoreError> {
     let (code, note) = verdict.reason().unzip();
     let ended = sqlx::query(
         "UPDATE challenges SET status = $1, finished_at = $2, units_ok = 0, fail_code = $3, fail_note = $4
-         WHERE status = $5 AND expires_at < $6",
+         WHERE status = $5 AND expires_at < $6 AND COALESCE(committed_at, sent_at, created_at) < $7",
     )
     .bind(verdict.status().as_str())
     .bind(now_ms)
     .bind(code)
     .bind(note)
-    .bind(status.as_str())
-    .bind(due_before_ms)
+    .bind(overdue.status.as_str())
+    .bind(overdue.due_before_ms)
+    .bind(overdue.entered_before_ms)
     .execute(&mut **transaction)
     .await?;
     Ok(ended.rows_affected())

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use byteleap_chain::{Block, Chain, ChainError, Metagraph, Neuron, Receipt, Rules, Signer, Weights};
 use byteleap_daemon::clock::Clock;
+use byteleap_daemon::failpoint;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::WeightSettings;
@@ -186,14 +187,18 @@ impl Submitter {
     async fn send(&self, prepared: &Prepared) -> Result<Option<Receipt>, WeightsError> {
         let Prepared { round, block, weights, .. } = prepared;
         let dry_run = self.settings.dry_run;
+        failpoint::reach("validator.submission.before");
         let key = self.store.record_submission(round.key, *block, weights, dry_run, self.clock.unix_ms()).await?;
+        failpoint::reach("validator.submission.after");
         if dry_run {
             tracing::info!(round = round.key.0, block, uids = weights.uids().len(), "dry run: weights not sent");
             return Ok(None);
         }
         match self.chain.set_weights(self.netuid, weights, self.signer.as_ref()).await {
             Ok(receipt) => {
+                failpoint::reach("validator.fate.before");
                 self.settle(key, Fate::Included { block: receipt.block, extrinsic: Some(receipt.hash) }).await?;
+                failpoint::reach("validator.fate.after");
                 tracing::info!(
                     round = round.key.0,
                     block = receipt.block,

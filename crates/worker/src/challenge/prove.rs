@@ -29,13 +29,13 @@ pub fn prove(
     if asked > MAX_ROWS {
         return ProofAnswer::failed(format!("{asked} rows are asked for, at most {MAX_ROWS} are opened at once"));
     }
-    let Some(tree) = cache.get(query.validator_hotkey, &query.challenge_id, now) else {
+    let Some(kept) = cache.get(query.validator_hotkey, &query.challenge_id, now) else {
         return ProofAnswer::failed("no result is kept for this validator and challenge");
     };
     let mut proofs = Vec::new();
     let mut reasons = Vec::new();
     for request in &query.requests {
-        match open(&tree, request) {
+        match open(&kept.tree, request) {
             Ok(proof) => proofs.push(proof),
             Err(reason) => reasons.push(format!("unit {}: {reason}", request.uuid)),
         }
@@ -80,16 +80,20 @@ fn row_hash(leaf: NodeHash) -> RowHash {
 
 #[cfg(test)]
 mod tests {
+    use byteleap_protocol::frame::TaskOutcome;
     use byteleap_protocol::hotkey::Hotkey;
     use byteleap_protocol::id::ChallengeId;
 
+    use super::super::cache::Committed;
     use super::*;
 
     fn cache() -> (ResultCache, MerkleTree) {
-        let rows: Vec<RowHash> = (0..5).map(|row| RowHash([row; 8])).collect();
-        let tree = MerkleTree::from_rows(&rows).unwrap();
+        let row_hashes: Vec<RowHash> = (0..5).map(|row| RowHash([row; 8])).collect();
+        let tree = MerkleTree::from_rows(&row_hashes).unwrap();
         let cache = ResultCache::default();
-        cache.insert(Hotkey([1; 32]), ChallengeId::new("c").unwrap(), tree.clone(), Duration::ZERO);
+        let (validator, challenge_id) = (Hotkey([1; 32]), ChallengeId::new("c").unwrap());
+        let committed = Committed { validator, challenge_id, outcome: TaskOutcome::failed("unused"), row_hashes };
+        cache.insert(committed, Duration::ZERO).unwrap();
         (cache, tree)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Every assignment ends in exactly one result in the outbox, also when it is refused, runs out of time, is given up at
 //! the stop of the worker, or meets a bug (worker-miner spec 2.7, faults F3, F14, F17, F18). Only a task that is already
-//! held is passed over, since its first assignment will be answered.
+//! held is passed over, since its first assignment will be answered; and one whose result is kept is answered with it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,16 +13,17 @@ use std::time::Duration;
 use byteleap_compute::challenge::CpuChallenge;
 use byteleap_compute::cpu;
 use byteleap_daemon::clock::Clock;
+use byteleap_daemon::tasks::chain;
 use byteleap_protocol::challenge::{ChallengeData, ChallengeKind, TimeoutSeconds};
 use byteleap_protocol::frame::{ChallengeResult, TaskAssignment, TaskOutcome, TaskTimestamps};
 use byteleap_protocol::hotkey::Hotkey;
-use byteleap_protocol::id::ChallengeId;
-use byteleap_protocol::merkle::MerkleTree;
+use byteleap_protocol::id::{ChallengeId, RowHash};
+use byteleap_protocol::merkle::{MerkleTree, NodeHash};
 use byteleap_protocol::payload::Commitment;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::cache::ResultCache;
+use super::cache::{Committed, ResultCache};
 use crate::outbox::{Finished, Outbox};
 
 /// How long after its own limit a challenge may still be taken: validators sweep once per scheduling cycle (worker-miner
@@ -110,7 +111,12 @@ impl Runner {
             tracing::debug!(challenge_id = %task_id, "assignment of a task that is already held");
             return;
         }
-        let useful_until = self.clock.monotonic() + self.time_limit(assignment.timeout) + SWEEP;
+        let now = self.clock.monotonic();
+        let useful_until = now + self.time_limit(assignment.timeout) + SWEEP;
+        if let Some(kept) = assignment.validator_hotkey.and_then(|validator| self.cache.get(validator, &task_id, now)) {
+            tracing::info!(challenge_id = %task_id, "assignment of a task whose result is kept");
+            return self.outbox.push(Finished { task_id, outcome: kept.outcome.clone(), useful_until });
+        }
         match self.accept(assignment, useful_until) {
             Ok(accepted) => {
                 tracing::info!(challenge_id = %task_id, size = accepted.challenge.size(), "challenge accepted");
@@ -206,29 +212,13 @@ impl Runner {
         Ok(is_cancelled)
     }
 
-    /// Computes a task to its end, keeps the tree, and only then lets the result out.
+    /// Computes a task to its end, keeps the result, and only then lets it out.
     async fn carry_out(self, task: Accepted) {
         let outcome = match self.compute(&task).await {
-            Ok(committed) => {
-                let root = committed.tree.root();
-                self.cache.insert(task.validator, task.task_id.clone(), committed.tree, self.clock.monotonic());
-                tracing::info!(
-                    challenge_id = %task.task_id,
-                    product_ms = committed.computation_time_ms,
-                    %root,
-                    "challenge computed"
-                );
-                let result = ChallengeResult {
-                    computation_time_ms: committed.computation_time_ms,
-                    matrix_size: task.challenge.size() as u32,
-                    commitments: vec![Commitment::cpu(root)],
-                };
-                let timestamps = TaskTimestamps {
-                    worker_task_received_ts: task.received_ts,
-                    worker_task_completed_ts: self.clock.unix_ms(),
-                };
+            Ok(computed) => {
+                let outcome = self.keep(&task, computed).await;
                 metrics::counter!("worker_challenges_total", "outcome" => "committed").increment(1);
-                TaskOutcome::completed(&result, timestamps)
+                outcome
             }
             Err(reason) => {
                 tracing::warn!(challenge_id = %task.task_id, reason, "challenge failed");
@@ -243,8 +233,33 @@ impl Runner {
         self.count.send_replace(held.tasks.len());
     }
 
+    /// Keeps a result for the proof, and says what the miner is told of it.
+    async fn keep(&self, task: &Accepted, computed: Computed) -> TaskOutcome {
+        let Computed { row_hashes, root, computation_time_ms } = computed;
+        tracing::info!(challenge_id = %task.task_id, product_ms = computation_time_ms, %root, "challenge computed");
+        let result = ChallengeResult {
+            computation_time_ms,
+            matrix_size: task.challenge.size() as u32,
+            commitments: vec![Commitment::cpu(root)],
+        };
+        let timestamps = TaskTimestamps {
+            worker_task_received_ts: task.received_ts,
+            worker_task_completed_ts: self.clock.unix_ms(),
+        };
+        let outcome = TaskOutcome::completed(&result, timestamps);
+        let (validator, challenge_id) = (task.validator, task.task_id.clone());
+        let committed = Committed { validator, challenge_id, outcome: outcome.clone(), row_hashes };
+        let (cache, now) = (self.cache.clone(), self.clock.monotonic());
+        match tokio::task::spawn_blocking(move || cache.insert(committed, now)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = chain(&error), "the result does not survive a crash"),
+            Err(error) => tracing::error!(%error, "the result could not be kept"),
+        }
+        outcome
+    }
+
     /// Computes on a blocking thread, within the task's time limit.
-    async fn compute(&self, task: &Accepted) -> Result<Committed, String> {
+    async fn compute(&self, task: &Accepted) -> Result<Computed, String> {
         let (challenge, is_cancelled) = (task.challenge, task.is_cancelled.clone());
         let mut work = tokio::task::spawn_blocking(move || commit(&challenge, &is_cancelled));
         let (ended, is_late) = tokio::select! {
@@ -260,7 +275,7 @@ impl Runner {
             }
             Ok(Err(cpu::Error::Cancelled)) => Err(Refusal::Stopping.to_string()),
             Ok(Err(error)) => Err(error.to_string()),
-            Ok(Ok(committed)) => Ok(committed),
+            Ok(Ok(computed)) => Ok(computed),
             Err(panic) => {
                 tracing::error!(challenge_id = %task.task_id, error = %panic, "the computation panicked: please report this");
                 Err("internal error of the worker".to_owned())
@@ -277,16 +292,21 @@ impl Runner {
     }
 }
 
-/// The tree over a result's rows, and how long the product took.
-struct Committed {
-    tree: MerkleTree,
+/// The rows of a result, the root over them, and how long the product took.
+struct Computed {
+    row_hashes: Vec<RowHash>,
+    root: NodeHash,
     computation_time_ms: f64,
 }
 
-fn commit(challenge: &CpuChallenge, is_cancelled: &AtomicBool) -> Result<Committed, cpu::Error> {
+fn commit(challenge: &CpuChallenge, is_cancelled: &AtomicBool) -> Result<Computed, cpu::Error> {
     let computed = cpu::compute(challenge, is_cancelled)?;
     match MerkleTree::from_rows(&computed.row_hashes) {
-        Some(tree) => Ok(Committed { tree, computation_time_ms: computed.product_time.as_secs_f64() * 1000.0 }),
+        Some(tree) => Ok(Computed {
+            root: tree.root(),
+            row_hashes: computed.row_hashes,
+            computation_time_ms: computed.product_time.as_secs_f64() * 1000.0,
+        }),
         None => unreachable!("a challenge has at least one row"),
     }
 }
@@ -358,10 +378,21 @@ mod tests {
         assert_eq!(result.matrix_size, 8);
         let published = "0d21c2f3f0b63dbcbdae90f5de76c2653d05ade71620891104d4fbce303a0201";
         assert_eq!(result.commitments, [Commitment::cpu(published.parse().unwrap())]);
-        let tree = bench.cache.get(VALIDATOR, &ChallengeId::new("c").unwrap(), Duration::ZERO).unwrap();
-        assert_eq!(tree.root().to_string(), published);
+        let kept = bench.cache.get(VALIDATOR, &ChallengeId::new("c").unwrap(), Duration::ZERO).unwrap();
+        assert_eq!(kept.tree.root().to_string(), published);
         let timestamps = outcome.timestamps.unwrap();
         assert!(timestamps.worker_task_completed_ts >= timestamps.worker_task_received_ts);
+    }
+
+    #[tokio::test]
+    async fn a_task_whose_result_is_kept_is_answered_with_it() {
+        let bench = Bench::new(2);
+        let data = json!({"matrix_size": 8, "seed": "07"});
+        bench.runner.assign(assignment("c", "cpu_matrix", data.clone()));
+        let first = bench.outcomes().await;
+        bench.runner.assign(assignment("c", "cpu_matrix", data));
+        assert_eq!(bench.runner.held_count(), 0, "nothing is computed again");
+        assert_eq!(bench.outcomes().await, first);
     }
 
     #[tokio::test]

@@ -146,7 +146,8 @@ impl Link {
                         return Ok(());
                     }
                     may_be_remembered = end.is_unclean();
-                    if self.clock.monotonic() - started >= GOOD_CONNECTION {
+                    // A lost miner says nothing against the connection; one that ends it may do so again.
+                    if may_be_remembered || self.clock.monotonic() - started >= GOOD_CONNECTION {
                         backoff.reset();
                     }
                 }

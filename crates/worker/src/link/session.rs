@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use byteleap_daemon::failpoint;
 use byteleap_protocol::challenge::ChallengeKind;
 use byteleap_protocol::code::CloseCode;
 use byteleap_protocol::frame::{
@@ -206,6 +207,8 @@ impl<'link> Session<'link> {
             link.runner.idle().await;
         });
         let mut leave_at = None;
+        // Before the first heartbeat: it tells the miner which tasks are still held, and a result is more than that.
+        self.send_results().await?;
         while leave_at.is_none() || self.expects_proof_request() {
             let pong_due = self.unanswered.map(|(_, since)| since + link.timing.ping_timeout);
             tokio::select! {
@@ -328,7 +331,9 @@ impl<'link> Session<'link> {
     }
 
     async fn send_proof(&mut self, proof: Proof) -> Result<(), End> {
+        failpoint::reach("worker.proof.before");
         self.send(&WorkerFrame::ProofResponse { message_id: proof.message_id, data: proof.answer }).await?;
+        failpoint::reach("worker.proof.after");
         if let Some(challenge_id) = proof.challenge_id {
             self.unproved.remove(&challenge_id);
         }
@@ -362,7 +367,9 @@ impl<'link> Session<'link> {
                 timestamp: self.timestamp_s(),
                 data: finished.outcome,
             };
+            failpoint::reach("worker.send.before");
             self.send(&WorkerFrame::TaskResult(result)).await?;
+            failpoint::reach("worker.send.after");
             tracing::info!(challenge_id = %task_id, is_success, "result sent");
             if is_success {
                 self.unproved.retain(|_, sent| sent.elapsed() < PROOF_EXPECTED);

@@ -45,6 +45,7 @@ pub(crate) struct TestMiner {
     pub(crate) workers: SocketAddr,
     pub(crate) admin: SocketAddr,
     tasks: Tasks,
+    _state_dir: tempfile::TempDir,
 }
 
 impl TestMiner {
@@ -64,16 +65,18 @@ impl TestMiner {
         ]
         .map(str::to_owned)
         .to_vec();
+        let state_dir = tempfile::tempdir().expect("a folder");
+        arguments.push(format!("state_dir={}", state_dir.path().display()));
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let config = Config::load(KEYS, &Sources { arguments, ..Sources::default() }).expect("a configuration");
-        let settings = Settings::read(&config).expect("settings");
+        let settings = Settings::read(&config, None).expect("settings");
         let chain: Arc<dyn Chain> = Arc::new(FixedChain::new(metagraph(validators), rules()));
         static METRICS: OnceLock<metrics_exporter_prometheus::PrometheusHandle> = OnceLock::new();
         let metrics = METRICS.get_or_init(|| admin::record_metrics().expect("the first recorder")).clone();
         let world = World { chain, signer: Arc::new(miner_key()), clock: Arc::new(SystemClock::new()), metrics };
         let tasks = Tasks::new();
         let addresses = service::start(&settings, world, &tasks).await.expect("a miner");
-        Self { workers: addresses.workers, admin: addresses.admin, tasks }
+        Self { workers: addresses.workers, admin: addresses.admin, tasks, _state_dir: state_dir }
     }
 
     /// What the admin endpoint shows.
