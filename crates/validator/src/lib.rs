@@ -4,7 +4,7 @@
 //! (`byteleap-protocol`): it is who is asked when, what is remembered, and what follows.
 //!
 //! The modules follow a miner's requests: [`config`] says how all of it behaves, [`metagraph`] who may speak, [`axon`]
-//! hears them over signed and sealed HTTP, [`desk`] is where each arrives, typed, [`intake`] takes heartbeats in,
+//! hears them over signed and sealed HTTP, [`desk`] is where each arrives, typed, and is served or gets a [`refusal`], [`intake`] takes heartbeats in,
 //! [`challenge`] takes a challenge from its first row to its verdict, [`score`] makes rounds of verdicts, leases and
 //! presence, [`weights`] tells the chain, and [`store`] remembers everything in SQLite or PostgreSQL. [`service`] builds
 //! all of them and runs them; [`admin`] shows them to operators, and [`bench`] measures the machine.
@@ -18,6 +18,7 @@ pub mod config;
 pub mod desk;
 pub mod intake;
 pub mod metagraph;
+pub mod refusal;
 pub mod score;
 pub mod service;
 pub mod store;

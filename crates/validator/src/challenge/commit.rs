@@ -17,7 +17,7 @@ use rand_core::OsRng;
 use super::Rules;
 use super::state::Step;
 use super::targets::draw_rows;
-use crate::desk::Refusal;
+use crate::refusal::Refusal;
 use crate::store::Store;
 use crate::store::challenge::{ChallengeRow, NewCommitment};
 

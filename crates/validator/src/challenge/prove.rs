@@ -9,7 +9,7 @@ use byteleap_protocol::id::Unit;
 use byteleap_protocol::payload::{ProofData, ProofReceipt, ProofResponse};
 
 use super::state::{Status, Step};
-use crate::desk::Refusal;
+use crate::refusal::Refusal;
 use crate::store::Store;
 use crate::store::challenge::ChallengeRow;
 

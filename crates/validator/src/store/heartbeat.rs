@@ -11,7 +11,7 @@ use byteleap_protocol::id::WorkerId;
 use sqlx::{Any, Row, Transaction};
 
 use super::gpu::SeenGpu;
-use super::{Store, StoreError, WorkerKey, json_of, parsed, texts_of};
+use super::{Store, StoreError, WorkerKey, json_of, parsed, retrying, texts_of};
 
 /// At most so many workers of one miner are active; the rest are stored and passed over (validator spec 3.3).
 pub const ACTIVE_WORKERS: i64 = 100;
@@ -150,6 +150,10 @@ pub struct WorkerRow {
 impl Store {
     /// Writes a heartbeat, all of it or nothing.
     pub async fn record_heartbeat(&self, heartbeat: &Heartbeat) -> Result<Recorded, StoreError> {
+        retrying(|| self.try_record_heartbeat(heartbeat)).await
+    }
+
+    async fn try_record_heartbeat(&self, heartbeat: &Heartbeat) -> Result<Recorded, StoreError> {
         let mut transaction = self.begin().await?;
         upsert_miner(&mut transaction, heartbeat).await?;
         let before = known_workers(&mut transaction, heartbeat.hotkey).await?;
@@ -238,23 +242,29 @@ impl Store {
 
     /// Marks what has fallen silent as offline; returns how many workers and miners that were.
     pub async fn sweep_offline(&self, now_ms: i64) -> Result<(u64, u64), StoreError> {
-        let mut transaction = self.begin().await?;
-        let workers = sqlx::query("UPDATE workers SET state = 'offline' WHERE state = 'online' AND deadline_at < $1")
+        let workers = retrying(|| async {
+            let mut transaction = self.begin().await?;
+            let swept = sqlx::query("UPDATE workers SET state = 'offline' WHERE state = 'online' AND deadline_at < $1")
+                .bind(now_ms)
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            Ok(swept.rows_affected())
+        });
+        let miners = retrying(|| async {
+            let mut transaction = self.begin().await?;
+            let swept = sqlx::query(
+                "UPDATE miners SET state = 'offline', state_changed_at = $1
+                 WHERE state = 'online' AND last_heartbeat_at < $2",
+            )
             .bind(now_ms)
+            .bind(now_ms - MINER_DEADLINE_MS)
             .execute(&mut *transaction)
-            .await?
-            .rows_affected();
-        let miners = sqlx::query(
-            "UPDATE miners SET state = 'offline', state_changed_at = $1
-             WHERE state = 'online' AND last_heartbeat_at < $2",
-        )
-        .bind(now_ms)
-        .bind(now_ms - MINER_DEADLINE_MS)
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        transaction.commit().await?;
-        Ok((workers, miners))
+            .await?;
+            transaction.commit().await?;
+            Ok(swept.rows_affected())
+        });
+        Ok((workers.await?, miners.await?))
     }
 }
 
@@ -418,6 +428,10 @@ async fn mark_over_limit(
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::lease::LeaseScore;
+    use super::super::retention::Kept;
     use super::super::testing::{self, on_both_engines, store};
     use super::*;
 
@@ -477,10 +491,55 @@ mod tests {
         assert_eq!(store.sweep_offline(MINER_DEADLINE_MS + 1).await.unwrap(), (0, 1));
     }
 
+    /// How long the soak writes.
+    const SOAK: Duration = Duration::from_secs(60);
+
+    /// One miner, again and again: its heartbeat, with cards that all the others claim too, and its lease.
+    async fn keep_writing(store: Store, miner: u8, until: Instant) -> i64 {
+        let (hotkey, worker) = (Hotkey([miner; 32]), WorkerId::new("w1").unwrap());
+        let gpu = |id: &str| SeenGpu { uuid: id.to_owned(), raw: "{}".to_owned(), ..SeenGpu::default() };
+        let mut written = 0;
+        while Instant::now() < until {
+            let at_ms = written * 1_000;
+            let set = format!("GPU-{}", (written + i64::from(miner)) % 4);
+            let first = WorkerBeat { gpu_set: vec![set], gpus: vec![gpu("GPU-b"), gpu("GPU-a")], ..beat("w1") };
+            let second = WorkerBeat { gpus: vec![gpu("GPU-a"), gpu("GPU-c")], ..beat("w2") };
+            store.record_heartbeat(&Heartbeat { hotkey, ..heartbeat(vec![first, second], at_ms) }).await.unwrap();
+            let score = LeaseScore::new(f64::from(miner)).unwrap();
+            store.set_lease(hotkey, &worker, score, "soak", at_ms).await.unwrap();
+            written += 1;
+        }
+        written
+    }
+
+    /// Sweeps and forgets beside them, so far in the future that it meets the rows they write, cards excepted: one that
+    /// was just claimed is never old.
+    async fn keep_sweeping(store: Store, until: Instant) {
+        let kept = Kept { events_ms: 0, ranking_ms: 0, availability_ms: 0 };
+        let later_ms = 20 * 86_400_000;
+        while Instant::now() < until {
+            store.sweep_offline(later_ms).await.unwrap();
+            store.forget(kept, later_ms).await.unwrap();
+        }
+    }
+
+    async fn sixty_four_writers_for_a_minute_meet_no_error() {
+        let (store, until) = (store().await, Instant::now() + SOAK);
+        let sweeper = tokio::spawn(keep_sweeping(store.clone(), until));
+        let writers: Vec<_> = (0..64).map(|miner| tokio::spawn(keep_writing(store.clone(), miner, until))).collect();
+        for writer in writers {
+            assert!(writer.await.unwrap() > 0, "everybody gets a turn");
+        }
+        sweeper.await.unwrap();
+        assert_eq!(store.miners().await.unwrap().len(), 64);
+    }
+
     on_both_engines!(
         a_worker_keeps_its_row_and_what_it_no_longer_says,
         the_hundred_oldest_live_workers_are_active,
         specs_are_written_only_when_they_change,
         silence_ends_in_offline,
+        #[ignore = "long: scripts/test --soak"]
+        sixty_four_writers_for_a_minute_meet_no_error,
     );
 }

@@ -50,6 +50,8 @@ pub struct ChallengeKey(pub i64);
 const READERS: u32 = 4;
 /// Connections that write, where the engine serves several.
 const POSTGRES_WRITERS: u32 = 8;
+/// How often a transaction is tried that collides with others.
+const COLLISIONS: u32 = 5;
 /// How long a request waits for a free connection before it fails.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -72,6 +74,29 @@ pub enum StoreError {
     /// The tables are not those of this program.
     #[error("{0}")]
     Schema(String),
+}
+
+impl StoreError {
+    /// Whether two transactions got in each other's way, as only a server lets them, so that the same one may pass now:
+    /// a deadlock (40P01), a serialization failure (40001), or a referenced row that was just forgotten (23503).
+    fn is_collision(&self) -> bool {
+        let Self::Engine(sqlx::Error::Database(error)) = self else { return false };
+        matches!(error.code().as_deref(), Some("40P01" | "40001" | "23503"))
+    }
+}
+
+/// Runs a whole transaction, again while it collides with others.
+async fn retrying<T, F>(transaction: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    for _ in 1..COLLISIONS {
+        match transaction().await {
+            Err(error) if error.is_collision() => tracing::debug!(%error, "transaction runs again"),
+            done => return done,
+        }
+    }
+    transaction().await
 }
 
 /// The handle to the database; cheap to clone, one per process.

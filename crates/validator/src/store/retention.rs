@@ -3,7 +3,7 @@
 //! Rows go in batches, each a transaction of its own, so that nobody waits long for a turn to write. What refers to a row
 //! goes before it.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, retrying};
 
 const DAY_MS: i64 = 86_400_000;
 const YEAR_MS: i64 = 365 * DAY_MS;
@@ -186,13 +186,7 @@ impl Store {
         for Rule { table, before, statement } in kept.rules(now_ms) {
             let mut rows = 0;
             loop {
-                let mut query = sqlx::query(statement).bind(batch);
-                if let Some(before) = before {
-                    query = query.bind(before);
-                }
-                let mut transaction = self.begin().await?;
-                let affected = query.execute(&mut *transaction).await?.rows_affected();
-                transaction.commit().await?;
+                let affected = retrying(|| self.forget_batch(statement, before, batch)).await?;
                 rows += affected;
                 if affected < batch.unsigned_abs() {
                     break;
@@ -201,6 +195,17 @@ impl Store {
             forgotten.push(Forgotten { table, rows });
         }
         Ok(forgotten)
+    }
+
+    async fn forget_batch(&self, statement: &'static str, before: Option<i64>, batch: i64) -> Result<u64, StoreError> {
+        let mut query = sqlx::query(statement).bind(batch);
+        if let Some(before) = before {
+            query = query.bind(before);
+        }
+        let mut transaction = self.begin().await?;
+        let affected = query.execute(&mut *transaction).await?.rows_affected();
+        transaction.commit().await?;
+        Ok(affected)
     }
 }
 
