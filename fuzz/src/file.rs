@@ -32,7 +32,9 @@ pub fn config(bytes: &[u8]) {
             let _ = byteleap_validator::config::advice(config);
             let _ = byteleap_validator::config::Settings::read(config);
         });
-        load(byteleap_miner::config::KEYS, sources, |config| drop(byteleap_miner::config::Settings::read(config)));
+        load(byteleap_miner::config::KEYS, sources, |config| {
+            drop(byteleap_miner::config::Settings::read(config, None))
+        });
         load(byteleap_worker::config::KEYS, sources, |config| {
             drop(byteleap_worker::config::Settings::read(config, None));
         });
