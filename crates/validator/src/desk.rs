@@ -70,9 +70,10 @@ impl Desk {
         answer
     }
 
-    /// Counts what a caller whose signature held was refused, so that `explain` can tell. A database that fails costs the
+    /// Counts what a caller whose signature held was refused, so that metrics and `explain` can tell. A database that fails costs the
     /// count alone.
-    pub async fn refused(&self, caller: Hotkey, code: &str, note: &str) {
+    pub async fn refused(&self, caller: Hotkey, code: &'static str, note: &str) {
+        metrics::counter!("requests_refused_total", "code" => code).increment(1);
         if let Err(error) = self.store.record_refusal(caller, code, note, self.clock.unix_ms()).await {
             tracing::error!(%error, "refusal not counted: check the database");
         }

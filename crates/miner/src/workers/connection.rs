@@ -74,6 +74,21 @@ enum End {
     Gone,
 }
 
+impl End {
+    /// Our close code, or "gone".
+    fn label(self) -> String {
+        match self {
+            Self::Close(code) => code.number().to_string(),
+            Self::Gone => "gone".to_owned(),
+        }
+    }
+}
+
+/// Counts a message that changed nothing, by the reason.
+fn count_ignored(reason: &'static str) {
+    metrics::counter!("worker_messages_ignored_total", "reason" => reason).increment(1);
+}
+
 /// Serves one WebSocket until its end. `permit` is held until the worker has registered.
 pub(super) async fn serve(
     mut socket: Socket,
@@ -96,6 +111,7 @@ pub(super) async fn serve(
             end
         }
     };
+    metrics::counter!("worker_connections_total", "end" => end.label()).increment(1);
     if let End::Close(code) = end {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, close(&mut socket, code)).await;
     }
@@ -194,6 +210,7 @@ impl Session<'_> {
         let frame = match decode(data).await {
             Ok(frame) => frame,
             Err(error) => {
+                count_ignored("unreadable");
                 tracing::warn!(worker_id = %self.worker_id, %error, "message of a worker ignored");
                 return Ok(());
             }
@@ -208,16 +225,19 @@ impl Session<'_> {
             WorkerFrame::TaskResult(result) => {
                 let challenge_id = result.task_id.clone();
                 if registry.deliver_result(self.worker_id, result) == Delivery::Unasked {
+                    count_ignored("unasked_result");
                     tracing::warn!(worker_id = %self.worker_id, %challenge_id, "result of a task that the worker does not hold");
                 }
             }
             WorkerFrame::ProofResponse { message_id, data } => {
                 if registry.deliver_proof(self.worker_id, &message_id, data) == Delivery::Unasked {
+                    count_ignored("unasked_proof");
                     tracing::warn!(worker_id = %self.worker_id, %message_id, "proof that the worker was not asked for");
                 }
             }
             WorkerFrame::VmgwEnrollTokenRequest { data } => self.ask_for_token(&data.worker_id).await?,
             WorkerFrame::Register(_) | WorkerFrame::HeartbeatResponse { .. } => {
+                count_ignored("unexpected");
                 tracing::debug!(worker_id = %self.worker_id, "unexpected message of a worker ignored");
             }
         }

@@ -82,6 +82,7 @@ async fn handshake(mut stream: TcpStream, peer: SocketAddr) -> Option<WebSocketS
             }
         }
     };
+    let refused = || metrics::counter!("worker_upgrades_refused_total").increment(1);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, exchange).await {
         Ok(Ok(rest)) => {
             let config = WebSocketConfig::default()
@@ -92,10 +93,12 @@ async fn handshake(mut stream: TcpStream, peer: SocketAddr) -> Option<WebSocketS
             Some(WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config)).await)
         }
         Ok(Err(reason)) => {
+            refused();
             tracing::debug!(%peer, reason, "no worker connection");
             None
         }
         Err(_) => {
+            refused();
             tracing::debug!(%peer, "no worker connection: handshake timed out");
             None
         }

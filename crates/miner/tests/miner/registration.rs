@@ -76,7 +76,7 @@ async fn a_heartbeat_is_acknowledged_and_one_without_capabilities_keeps_them() {
 }
 
 #[tokio::test]
-async fn what_a_registered_worker_gets_wrong_does_not_cost_its_connection() {
+async fn what_a_registered_worker_gets_wrong_is_counted_and_does_not_cost_its_connection() {
     let miner = TestMiner::start(&[]).await;
     let mut worker = Worker::register(miner.workers, "w1").await;
     for nonsense in ["{", "[]", "{}", r#"{"type":"dance"}"#, r#"{"type":"heartbeat","data":{}}"#, &register("w1")] {
@@ -84,6 +84,8 @@ async fn what_a_registered_worker_gets_wrong_does_not_cost_its_connection() {
     }
     worker.say(r#"{"type":"heartbeat","data":{"system_info":{"load":Infinity}}}"#).await;
     assert_eq!(worker.hear().await, MinerFrame::HeartbeatAck);
+    assert_eq!(miner.counted(r#"worker_messages_ignored_total{reason="unreadable"}"#), 5);
+    assert_eq!(miner.counted(r#"worker_messages_ignored_total{reason="unexpected"}"#), 1);
 }
 
 #[tokio::test]

@@ -98,6 +98,8 @@ async fn a_miner_that_lies_about_itself_is_refused_and_harms_nobody() {
     assert_eq!(counted("replayed_package"), 4);
     assert_eq!(counted("unreadable_package"), 1);
     assert_eq!(counted("gpu_of_another"), 1);
+    let metrics = world.metrics().await;
+    assert!(metrics.contains(r#"requests_refused_total{code="replayed_package"} 4"#), "{metrics}");
     for lie in ["forged", "thief"] {
         assert_eq!(score_of(&told, lie)["performance"], 0.0, "{lie} earned");
     }

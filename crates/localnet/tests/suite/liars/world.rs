@@ -97,6 +97,13 @@ impl World {
     }
 
     /// What `byteleap-validator explain` prints.
+    /// What the validator's metrics endpoint shows.
+    pub(super) async fn metrics(&self) -> String {
+        let validator = self.network.plan().daemons.iter().find(|daemon| daemon.name == "validator").unwrap();
+        let url = format!("http://{}/metrics", validator.admin);
+        reqwest::get(url).await.unwrap().text().await.unwrap()
+    }
+
     fn explain(&self, hotkey: Hotkey, options: &[&str]) -> Option<String> {
         let output = Command::new(&self.validator)
             .arg("--config")

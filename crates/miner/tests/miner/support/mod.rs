@@ -26,6 +26,7 @@ use byteleap_protocol::{
     hotkey::{Hotkey, Keypair, Signer},
     id::{ChallengeId, WorkerId},
 };
+use metrics_exporter_prometheus::PrometheusHandle;
 
 pub(crate) use self::{
     validator::{Event, Script, StubValidator},
@@ -44,6 +45,7 @@ pub(crate) fn miner_key() -> Keypair {
 pub(crate) struct TestMiner {
     pub(crate) workers: SocketAddr,
     pub(crate) admin: SocketAddr,
+    metrics: PrometheusHandle,
     tasks: Tasks,
     _state_dir: tempfile::TempDir,
 }
@@ -71,18 +73,30 @@ impl TestMiner {
         let config = Config::load(KEYS, &Sources { arguments, ..Sources::default() }).expect("a configuration");
         let settings = Settings::read(&config, None).expect("settings");
         let chain: Arc<dyn Chain> = Arc::new(FixedChain::new(metagraph(validators), rules()));
-        static METRICS: OnceLock<metrics_exporter_prometheus::PrometheusHandle> = OnceLock::new();
+        static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
         let metrics = METRICS.get_or_init(|| admin::record_metrics().expect("the first recorder")).clone();
-        let world = World { chain, signer: Arc::new(miner_key()), clock: Arc::new(SystemClock::new()), metrics };
+        let world = World {
+            chain,
+            signer: Arc::new(miner_key()),
+            clock: Arc::new(SystemClock::new()),
+            metrics: metrics.clone(),
+        };
         let tasks = Tasks::new();
         let addresses = service::start(&settings, world, &tasks).await.expect("a miner");
-        Self { workers: addresses.workers, admin: addresses.admin, tasks, _state_dir: state_dir }
+        Self { workers: addresses.workers, admin: addresses.admin, metrics, tasks, _state_dir: state_dir }
     }
 
     /// What the admin endpoint shows.
     pub(crate) async fn status(&self) -> Status {
         let status = admin::get(self.admin, "/status").await.expect("a status");
         serde_json::from_value(status).expect("a status")
+    }
+
+    /// The value of a counter, as Prometheus reads it; 0 while nothing was counted.
+    pub(crate) fn counted(&self, counter: &str) -> u64 {
+        let text = self.metrics.render();
+        let value = text.lines().find_map(|line| line.strip_prefix(counter)).map(str::trim);
+        value.map_or(0, |value| value.parse().expect("a whole number"))
     }
 
     /// Stops as on a signal and waits for the end.
