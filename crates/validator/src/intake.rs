@@ -25,7 +25,7 @@ use crate::store::presence::{MAX_GPUS, gpu_set};
 /// Workers of one heartbeat beyond this are left out.
 const MAX_WORKERS: usize = 256;
 /// A longer machine description is not kept; with those of its cards a worker has 64 KiB.
-const MAX_MACHINE_BYTES: usize = 32 * 1024;
+pub(crate) const MAX_MACHINE_BYTES: usize = 32 * 1024;
 /// A longer description of one card is not kept.
 const MAX_CARD_BYTES: usize = 2 * 1024;
 /// So many names stand in an answer at most.
@@ -272,7 +272,7 @@ const NOT_KEPT: &str = "{}";
 
 /// JSON text, or [`NOT_KEPT`] where it would be too long. A NUL is written as an escape, which PostgreSQL refuses only in
 /// its own JSON types, and this column is text.
-fn bounded_json(value: &Value, max_bytes: usize) -> String {
+pub(crate) fn bounded_json(value: &Value, max_bytes: usize) -> String {
     let json = value.to_string();
     if json.len() <= max_bytes { json } else { NOT_KEPT.to_owned() }
 }

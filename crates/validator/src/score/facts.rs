@@ -3,7 +3,7 @@
 //! The reads follow one another: what arrives between them belongs to this instant or to the next round, and a row of a
 //! worker that was not read yet waits for that round.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use byteleap_chain::Metagraph;
 use byteleap_protocol::id::GpuUuid;
@@ -41,10 +41,12 @@ pub async fn gather(
         workers.insert(row.key, seen);
     }
     add_leases(store, &keys, &mut workers).await?;
-    add_challenges(store, now_ms - i64::from(windows.ranking_minutes) * MINUTE_MS, &mut workers).await?;
+    let ranked_since_ms = now_ms - i64::from(windows.ranking_minutes) * MINUTE_MS;
+    add_challenges(store, ranked_since_ms, &mut workers).await?;
     add_presence(store, now_ms - i64::from(windows.availability_hours) * HOUR_MS, &mut workers).await?;
 
-    let mut facts = Facts { now_ms, ..Facts::default() };
+    let gpus = store.gpu_owners(ranked_since_ms).await?;
+    let mut facts = Facts { now_ms, gpus, ..Facts::default() };
     for row in store.miners().await? {
         let uid = metagraph.by_hotkey(&row.hotkey).map(|neuron| neuron.uid);
         let online = row.last_heartbeat_at_ms.is_some_and(|at| at >= now_ms - MINER_DEADLINE_MS);
@@ -83,21 +85,20 @@ async fn add_challenges(
 ) -> Result<(), StoreError> {
     for row in store.outcomes_since(since_ms).await? {
         if let Some(worker) = workers.get_mut(&row.worker) {
-            worker.challenges.push(challenge_of(&row));
+            worker.challenges.push(challenge_of(row));
         }
     }
     Ok(())
 }
 
 /// A challenge as scoring counts it. One during which our clock went back took no known time.
-fn challenge_of(row: &OutcomeRow) -> ChallengeFacts {
+fn challenge_of(row: OutcomeRow) -> ChallengeFacts {
     ChallengeFacts {
         created_at_ms: row.created_at_ms,
         passed: row.verified,
         time: row.compute_ms.and_then(|ms| ComputeTime::from_ms(ms).ok()),
         units: u32::try_from(row.units_ok).unwrap_or(0),
-        // Only the processor is challenged so far.
-        gpus: BTreeSet::new(),
+        gpus: row.gpus,
     }
 }
 

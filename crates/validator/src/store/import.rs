@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use byteleap_protocol::id::Unit;
 use sqlx::{Any, Row, Transaction};
 
 use super::heartbeat::WORKER_DEADLINE_MS;
 use super::presence::gpu_set_row;
-use super::reference::{Heritage, OldAddress, OldChallenge, OldGpu, OldMiner, OldWorker, WorkerName};
+use super::reference::{Heritage, OldAddress, OldChallenge, OldGpu, OldMachine, OldMiner, OldWorker, WorkerName};
 use super::{Store, StoreError, WorkerKey, double_or_null, json_of};
 use crate::challenge::state::Status;
 
@@ -23,6 +24,8 @@ pub struct Imported {
     pub workers: usize,
     /// GPUs of the inventory.
     pub gpus: usize,
+    /// Descriptions of workers' hardware.
+    pub machines: usize,
     /// Leases above 0.
     pub leases: usize,
     /// Heartbeats, now presence and addresses.
@@ -35,11 +38,11 @@ pub struct Imported {
 
 impl fmt::Display for Imported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { miners, workers, gpus, leases, heartbeats, challenges, skipped } = self;
+        let Self { miners, workers, gpus, machines, leases, heartbeats, challenges, skipped } = self;
         write!(
             f,
-            "imported {miners} miners, {workers} workers, {gpus} GPUs, {leases} leases, {heartbeats} heartbeats, \
-             {challenges} challenges; skipped {skipped} rows"
+            "imported {miners} miners, {workers} workers, {gpus} GPUs, {machines} machines, {leases} leases, \
+             {heartbeats} heartbeats, {challenges} challenges; skipped {skipped} rows"
         )
     }
 }
@@ -78,6 +81,15 @@ impl Store {
                 Some(key) => {
                     insert_gpu(&mut transaction, *key, gpu).await?;
                     imported.gpus += 1;
+                }
+                None => imported.skipped += 1,
+            }
+        }
+        for machine in &heritage.machines {
+            match keys.get(&machine.worker) {
+                Some(key) => {
+                    insert_machine(&mut transaction, *key, machine).await?;
+                    imported.machines += 1;
                 }
                 None => imported.skipped += 1,
             }
@@ -156,21 +168,67 @@ async fn insert_lease(transaction: &mut Transaction<'_, Any>, worker: &OldWorker
 
 async fn insert_gpu(transaction: &mut Transaction<'_, Any>, key: WorkerKey, gpu: &OldGpu) -> Result<(), StoreError> {
     let row = sqlx::query(
-        "INSERT INTO gpus (uuid, worker, model, memory_mb, first_seen_at, last_seen_at, owner_since)
-         VALUES ($1, $2, $3, $4, $5, $6, $5) RETURNING id",
+        "INSERT INTO gpus (uuid, worker, model, memory_mb, cc, sm_count, clock_mhz, arch, first_seen_at, last_seen_at,
+                           owner_since)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $9) RETURNING id",
     )
     .bind(gpu.uuid.as_str())
     .bind(key.0)
     .bind(gpu.model.clone())
     .bind(gpu.memory_mb)
+    .bind(gpu.compute_capability.clone())
+    .bind(gpu.sm_count)
+    .bind(gpu.clock_mhz)
+    .bind(gpu.architecture.clone())
     .bind(gpu.first_seen_at_ms)
     .bind(gpu.last_seen_at_ms)
     .fetch_one(&mut **transaction)
     .await?;
-    sqlx::query("INSERT INTO gpu_stats (gpu, ok, failed) VALUES ($1, $2, $3)")
-        .bind(row.try_get::<i64, _>("id")?)
-        .bind(gpu.passed)
-        .bind(gpu.failed)
+    sqlx::query(
+        "INSERT INTO gpu_stats (gpu, ok, failed, ewma_ms, last_at)
+         VALUES ($1, $2, $3, CAST($4 AS DOUBLE PRECISION), $5)",
+    )
+    .bind(row.try_get::<i64, _>("id")?)
+    .bind(gpu.passed)
+    .bind(gpu.failed)
+    .bind(double_or_null(gpu.mean_ms))
+    .bind(gpu.judged_at_ms)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Its digest is that of no description, so that the next heartbeat writes it anew.
+async fn insert_machine(
+    transaction: &mut Transaction<'_, Any>,
+    key: WorkerKey,
+    machine: &OldMachine,
+) -> Result<(), StoreError> {
+    let specs = &machine.specs;
+    sqlx::query(
+        "INSERT INTO worker_specs (worker, hash, cpu_model, cpu_count, memory_mb, disk_gb, gpu_count, os, kernel, raw,
+                                   changed_at, seen_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)",
+    )
+    .bind(key.0)
+    .bind(specs.hash.clone())
+    .bind(specs.cpu_model.clone())
+    .bind(specs.cpu_count)
+    .bind(specs.memory_mb)
+    .bind(specs.disk_gb)
+    .bind(specs.gpu_count)
+    .bind(specs.os.clone())
+    .bind(specs.kernel.clone())
+    .bind(specs.raw.as_str())
+    .bind(machine.at_ms)
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query("INSERT INTO worker_usage (worker, cpu_pct, mem_pct, uptime_s, at) VALUES ($1, $2, $3, $4, $5)")
+        .bind(key.0)
+        .bind(machine.cpu_percent)
+        .bind(machine.memory_percent)
+        .bind(machine.uptime_s)
+        .bind(machine.at_ms)
         .execute(&mut **transaction)
         .await?;
     Ok(())
@@ -226,10 +284,13 @@ async fn insert_challenge(
     challenge: &OldChallenge,
 ) -> Result<(), StoreError> {
     let passed = i64::from(challenge.status == Status::Verified);
+    let gpus: Vec<String> = challenge.roots.keys().filter(|unit| *unit != Unit::Cpu.as_str()).cloned().collect();
+    let gpu_set = if gpus.is_empty() { None } else { Some(gpu_set_row(transaction, &gpus).await?) };
     let row = sqlx::query(
         "INSERT INTO challenges (uuid, worker, kind, size, iterations, seed, params, status, created_at, finished_at,
-                                 compute_ms, units_total, units_ok, fail_code)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, CAST($11 AS DOUBLE PRECISION), $12, $13, $14) RETURNING id",
+                                 compute_ms, units_total, units_ok, fail_code, gpu_set)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, CAST($11 AS DOUBLE PRECISION), $12, $13, $14, $15)
+         RETURNING id",
     )
     .bind(challenge.id.as_str())
     .bind(key.0)
@@ -245,6 +306,7 @@ async fn insert_challenge(
     .bind(challenge.roots.len() as i64)
     .bind(challenge.units_ok)
     .bind((passed == 0).then_some(SOURCE))
+    .bind(gpu_set)
     .fetch_one(&mut **transaction)
     .await?;
     let id: i64 = row.try_get("id")?;
@@ -269,7 +331,7 @@ mod tests {
     use byteleap_daemon::clock::ManualClock;
     use byteleap_scoring::rules::{Overrides, Windows};
     use byteleap_scoring::{Profile, ProfileName, Rules};
-    use serde_json::Value;
+    use serde_json::{Value, json};
     use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 
     use super::super::reference::{Reach, instant_text};
@@ -336,17 +398,39 @@ mod tests {
                 ago(0)
             );
         }
+        for worker in list(scenario, "workers") {
+            text += &format!(
+                "INSERT INTO hardware_info (updated_at, hotkey, worker_id, cpu_count, cpu_model, memory_total_mb,
+                     system_info, gpu_info, avg_cpu_usage, uptime_seconds)
+                 VALUES ({}, '{}', {}, 64, 'EPYC', 1024, '{{\"system\": \"Linux\", \"release\": \"6.8\"}}', '[]', 12.5,
+                         77.9);\n",
+                ago(60),
+                hotkey(&worker["hotkey"]),
+                sql(&worker["worker_id"])
+            );
+        }
+        for gpu in list(scenario, "gpus") {
+            text += &format!(
+                "INSERT INTO gpu_inventory (created_at, gpu_uuid, hotkey, worker_id, gpu_model, last_seen_at)
+                 VALUES ({long_ago}, {}, '{}', {}, 'NVIDIA RTX 4090', {});\n",
+                sql(&gpu["gpu_uuid"]),
+                hotkey(&gpu["hotkey"]),
+                sql(&gpu["worker_id"]),
+                ago(gpu["last_seen_s_ago"].as_i64().unwrap_or(0))
+            );
+        }
         let mut beats = Vec::new();
         for run in list(scenario, "heartbeat_runs") {
             let number = |key: &str| run[key].as_i64().unwrap();
             let mut at = number("first_s_ago");
             while at >= number("last_s_ago") {
                 let row = format!(
-                    "({}, '{}', {}, {}, '[]')",
+                    "({}, '{}', {}, {}, '{}')",
                     ago(at),
                     hotkey(&run["hotkey"]),
                     sql(&run["worker_id"]),
-                    sql(&run["public_ip"])
+                    sql(&run["public_ip"]),
+                    Value::from_iter(list(run, "gpu_uuids").iter().map(|uuid| json!({ "uuid": uuid })))
                 );
                 beats.push((-at, row));
                 at -= number("step_s");
@@ -360,13 +444,16 @@ mod tests {
         }
         for (place, run) in list(scenario, "challenges").iter().enumerate() {
             let or = |key: &str, default: Value| run.get(key).cloned().unwrap_or(default);
+            let gpus = list(run, "gpu_uuids").iter().map(|uuid| (uuid.as_str().unwrap(), "ab"));
+            let roots = if gpus.len() == 0 { json!({ "-1": "ab" }) } else { Value::from_iter(gpus) };
+            let kind = if roots.get("-1").is_some() { "cpu_matrix" } else { "gpu_matrix" };
             for k in 0..run["repeat"].as_i64().unwrap() {
                 text += &format!(
                     "INSERT INTO compute_challenges (created_at, challenge_id, hotkey, worker_id, challenge_type,
                          challenge_data, merkle_commitments, computation_time_ms, challenge_status, is_success,
                          verification_result, success_count)
-                     VALUES ({}, 'c{place}-{k}', '{}', {}, 'cpu_matrix',
-                             '{{\"matrix_size\": 2000, \"seed\": \"00ff\", \"iterations\": 1}}', '{{\"-1\": \"ab\"}}', {},
+                     VALUES ({}, 'c{place}-{k}', '{}', {}, '{kind}',
+                             '{{\"matrix_size\": 2000, \"seed\": \"00ff\", \"iterations\": 1}}', '{roots}', {},
                              {}, {}, {}, {});\n",
                     ago(run["first_s_ago"].as_i64().unwrap() - k * run["every_s"].as_i64().unwrap()),
                     hotkey(&run["hotkey"]),
@@ -413,7 +500,9 @@ mod tests {
         let store = store().await;
         let heritage = Heritage::read(&old_url(), reach).await.unwrap();
         let imported = store.import(&heritage).await.unwrap();
-        assert_eq!((imported.workers, imported.skipped), (list(scenario, "workers").len(), 0), "{imported}");
+        let workers = list(scenario, "workers").len();
+        assert_eq!((imported.workers, imported.machines, imported.skipped), (workers, workers, 0), "{imported}");
+        assert_eq!(imported.gpus, list(scenario, "gpus").len());
 
         let members: Vec<Hotkey> = list(scenario, "metagraph").iter().map(hotkey).collect();
         let (chain, clock) = (Arc::new(FixedChain::of(128, &members)), Arc::new(ManualClock::new(now_ms)));
@@ -438,7 +527,7 @@ mod tests {
         let pairs: Vec<_> =
             store.shares_of(round).await.unwrap().iter().map(|share| (share.uid, share.weight)).collect();
         let values: Vec<_> = Weights::emit(&pairs, 0).unwrap().unwrap().pairs().collect();
-        assert_eq!(serde_json::json!(values), scenario["expect"]["u16"]);
+        assert_eq!(json!(values), scenario["expect"]["u16"]);
     }
 
     async fn leases_and_challenges_count_as_before() {
@@ -455,6 +544,42 @@ mod tests {
 
     async fn participation_counts_as_before() {
         scores_as_before("participation_ladder").await;
+    }
+
+    async fn units_of_gpus_count_as_before() {
+        scores_as_before("gpu_count_normalisation").await;
+    }
+
+    async fn gpus_of_others_are_ignored_as_before() {
+        scores_as_before("gpu_ownership").await;
+    }
+
+    async fn presence_of_gpus_counts_as_before() {
+        scores_as_before("availability_gpu_presence").await;
+    }
+
+    async fn a_foreign_gpu_in_the_history_costs_as_before() {
+        scores_as_before("foreign_gpu_in_history").await;
+    }
+
+    async fn a_machine_is_described_as_before() {
+        let vectors: Value = serde_json::from_str(VECTORS).unwrap();
+        run_on_old(old_database(&vectors["scenarios"][0], 10_000_000_000)).await;
+        let reach = Reach { heartbeats_since_ms: 0, challenges_since_ms: 0 };
+        let (store, heritage) = (store().await, Heritage::read(&old_url(), reach).await.unwrap());
+        store.import(&heritage).await.unwrap();
+        let row = sqlx::query(
+            "SELECT s.cpu_count, s.cpu_model, s.memory_mb, s.os, s.kernel, u.cpu_pct, u.uptime_s, u.at
+             FROM worker_specs s JOIN worker_usage u ON u.worker = s.worker",
+        )
+        .fetch_one(&store.reader)
+        .await
+        .unwrap();
+        let number = |column| row.try_get::<i64, _>(column).unwrap();
+        assert_eq!(["cpu_count", "memory_mb", "uptime_s", "at"].map(number), [64, 1024, 77, 10_000_000_000 - 60_000]);
+        let text = |column| row.try_get::<String, _>(column).unwrap();
+        assert_eq!(["cpu_model", "os", "kernel"].map(text), ["EPYC", "Linux", "6.8"]);
+        assert_eq!(row.try_get::<f64, _>("cpu_pct").unwrap(), 12.5);
     }
 
     async fn a_database_in_use_is_left_alone() {
@@ -477,6 +602,11 @@ mod tests {
         presence_counts_as_before,
         address_changes_count_as_before,
         participation_counts_as_before,
+        units_of_gpus_count_as_before,
+        gpus_of_others_are_ignored_as_before,
+        presence_of_gpus_counts_as_before,
+        a_foreign_gpu_in_the_history_costs_as_before,
+        a_machine_is_described_as_before,
         a_database_in_use_is_left_alone,
     );
 }

@@ -21,6 +21,7 @@ const STEPS: &[Step] = &[
     Step { version: 1, name: "challenge_path", text: include_str!("../../migrations/0001_challenge_path.sql") },
     Step { version: 2, name: "refusals", text: include_str!("../../migrations/0002_refusals.sql") },
     Step { version: 3, name: "retention", text: include_str!("../../migrations/0003_retention.sql") },
+    Step { version: 4, name: "gpu_challenges", text: include_str!("../../migrations/0004_gpu_challenges.sql") },
 ];
 
 const REGISTER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

@@ -15,10 +15,12 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 use time::{Date, Month, OffsetDateTime};
 
+use super::heartbeat::Specs;
 use super::presence::gpu_set;
 use super::url::Access;
 use super::{DatabaseUrl, Store, StoreError};
 use crate::challenge::state::Status;
+use crate::intake::{MAX_MACHINE_BYTES, bounded_json};
 
 /// Rows read at a time from the tables that are long.
 const PAGE_ROWS: i64 = 5_000;
@@ -32,6 +34,7 @@ pub struct Heritage {
     pub(super) miners: Vec<OldMiner>,
     pub(super) workers: Vec<OldWorker>,
     pub(super) gpus: Vec<OldGpu>,
+    pub(super) machines: Vec<OldMachine>,
     /// By worker, day and GPU set.
     pub(super) presence: BTreeMap<(WorkerName, i64, Vec<String>), DayBits>,
     pub(super) addresses: HashMap<WorkerName, Vec<OldAddress>>,
@@ -67,10 +70,27 @@ pub(super) struct OldGpu {
     pub(super) worker: WorkerName,
     pub(super) model: Option<String>,
     pub(super) memory_mb: Option<i64>,
+    pub(super) compute_capability: Option<String>,
+    pub(super) sm_count: Option<i64>,
+    pub(super) clock_mhz: Option<i64>,
+    pub(super) architecture: Option<String>,
     pub(super) first_seen_at_ms: i64,
     pub(super) last_seen_at_ms: i64,
     pub(super) passed: i64,
     pub(super) failed: i64,
+    pub(super) mean_ms: Option<f64>,
+    pub(super) judged_at_ms: Option<i64>,
+}
+
+/// What a worker's host is, and how busy it was.
+#[derive(Debug)]
+pub(super) struct OldMachine {
+    pub(super) worker: WorkerName,
+    pub(super) specs: Specs,
+    pub(super) cpu_percent: Option<f64>,
+    pub(super) memory_percent: Option<f64>,
+    pub(super) uptime_s: Option<i64>,
+    pub(super) at_ms: i64,
 }
 
 #[derive(Debug)]
@@ -123,6 +143,7 @@ impl Heritage {
         heritage.read_miners(&old).await?;
         heritage.read_workers(&old).await?;
         heritage.read_gpus(&old).await?;
+        heritage.read_machines(&old).await?;
         heritage.read_heartbeats(&old, reach.heartbeats_since_ms).await?;
         heritage.read_challenges(&old, reach.challenges_since_ms).await?;
         old.close().await;
@@ -190,7 +211,11 @@ impl Heritage {
 
     async fn read_gpus(&mut self, old: &Store) -> Result<(), StoreError> {
         let rows = sqlx::query(
-            "SELECT gpu_uuid, hotkey, worker_id, gpu_model, CAST(gpu_memory_total AS BIGINT) AS memory_mb,
+            "SELECT gpu_uuid, hotkey, worker_id, gpu_model, compute_capability, architecture,
+                    CAST(gpu_memory_total AS BIGINT) AS memory_mb,
+                    CAST(multiprocessor_count AS BIGINT) AS sm_count, CAST(clock_rate AS BIGINT) AS clock_mhz,
+                    CAST(avg_computation_time_ms AS DOUBLE PRECISION) AS mean_ms,
+                    CAST(last_activity_at AS TEXT) AS last_activity_at,
                     CAST(COALESCE(successful_challenges, 0) AS BIGINT) AS passed,
                     CAST(COALESCE(failed_challenges, 0) AS BIGINT) AS failed,
                     CAST(created_at AS TEXT) AS created_at, CAST(last_seen_at AS TEXT) AS last_seen_at
@@ -210,10 +235,48 @@ impl Heritage {
                 worker,
                 model: text(row, "gpu_model", 256)?,
                 memory_mb: row.try_get("memory_mb")?,
+                compute_capability: text(row, "compute_capability", 16)?,
+                sm_count: row.try_get("sm_count")?,
+                clock_mhz: row.try_get("clock_mhz")?,
+                architecture: text(row, "architecture", 64)?,
                 first_seen_at_ms: at(row, "created_at")?.unwrap_or(last_seen_at_ms),
                 last_seen_at_ms,
                 passed: row.try_get("passed")?,
                 failed: row.try_get("failed")?,
+                mean_ms: finite(row, "mean_ms")?.filter(|ms| *ms > 0.0),
+                judged_at_ms: at(row, "last_activity_at")?,
+            });
+        }
+        Ok(())
+    }
+
+    async fn read_machines(&mut self, old: &Store) -> Result<(), StoreError> {
+        let rows = sqlx::query(
+            "SELECT hotkey, worker_id, cpu_model, system_os, CAST(cpu_count AS BIGINT) AS cpu_count,
+                    CAST(memory_total_mb AS BIGINT) AS memory_mb, CAST(disk_total_gb AS BIGINT) AS disk_gb,
+                    CAST(gpu_count AS BIGINT) AS gpu_count, CAST(cpu_info AS TEXT) AS cpu_info,
+                    CAST(memory_info AS TEXT) AS memory_info, CAST(system_info AS TEXT) AS system_info,
+                    CAST(motherboard_info AS TEXT) AS motherboard_info, CAST(storage_info AS TEXT) AS storage_info,
+                    CAST(gpu_info AS TEXT) AS gpu_info, CAST(avg_cpu_usage AS DOUBLE PRECISION) AS cpu_percent,
+                    CAST(avg_memory_usage AS DOUBLE PRECISION) AS memory_percent,
+                    CAST(uptime_seconds AS DOUBLE PRECISION) AS uptime_s,
+                    CAST(COALESCE(updated_at, created_at) AS TEXT) AS updated_at
+             FROM hardware_info WHERE deleted_at IS NULL ORDER BY id",
+        )
+        .fetch_all(&old.reader)
+        .await?;
+        for row in &rows {
+            let (Some(worker), Some(at_ms)) = (worker(row)?, at(row, "updated_at")?) else {
+                self.skipped += 1;
+                continue;
+            };
+            self.machines.push(OldMachine {
+                worker,
+                specs: specs(row)?,
+                cpu_percent: finite(row, "cpu_percent")?,
+                memory_percent: finite(row, "memory_percent")?,
+                uptime_s: finite(row, "uptime_s")?.map(|seconds| seconds as i64),
+                at_ms,
             });
         }
         Ok(())
@@ -288,6 +351,27 @@ impl Heritage {
     }
 }
 
+/// The old program wrote the system's version where the kernel's belongs; what the worker itself said is right.
+fn specs(row: &AnyRow) -> Result<Specs, StoreError> {
+    const PARTS: [&str; 6] = ["cpu_info", "memory_info", "system_info", "motherboard_info", "storage_info", "gpu_info"];
+    let mut raw = Object::new();
+    for part in PARTS {
+        raw.insert(part.to_owned(), json(row, part)?);
+    }
+    let of_system = |key: &str| raw["system_info"].get(key).and_then(Value::as_str).map(|text| bounded(text, 128));
+    Ok(Specs {
+        hash: Vec::new(),
+        cpu_model: text(row, "cpu_model", 256)?,
+        cpu_count: row.try_get("cpu_count")?,
+        memory_mb: row.try_get("memory_mb")?,
+        disk_gb: row.try_get("disk_gb")?,
+        gpu_count: row.try_get("gpu_count")?,
+        os: of_system("system").or(text(row, "system_os", 128)?),
+        kernel: of_system("release"),
+        raw: bounded_json(&Value::Object(raw), MAX_MACHINE_BYTES),
+    })
+}
+
 fn challenge(row: &AnyRow) -> Result<Option<OldChallenge>, StoreError> {
     let data = json(row, "challenge_data")?;
     let number = |key: &str| data.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
@@ -318,7 +402,7 @@ fn challenge(row: &AnyRow) -> Result<Option<OldChallenge>, StoreError> {
         seed,
         created_at_ms,
         finished_at_ms: at(row, "verified_at")?.unwrap_or(created_at_ms),
-        compute_ms: row.try_get::<Option<f64>, _>("compute_ms")?.filter(|ms| ms.is_finite()),
+        compute_ms: finite(row, "compute_ms")?,
         status,
         units_ok: row.try_get::<i64, _>("units_ok")?.max(0),
         roots: roots.filter(|(unit, root)| unit.len() <= 64 && root.len() <= 64).collect(),
@@ -345,8 +429,16 @@ fn worker(row: &AnyRow) -> Result<Option<WorkerName>, StoreError> {
 /// A text without control characters, cut to a column's length; none when it is empty.
 fn text(row: &AnyRow, column: &str, max_chars: usize) -> Result<Option<String>, StoreError> {
     let text: Option<String> = row.try_get(column)?;
-    let kept = |text: String| text.trim().chars().filter(|character| !character.is_control()).take(max_chars).collect();
-    Ok(text.map(kept).filter(|text: &String| !text.is_empty()))
+    Ok(text.map(|text| bounded(&text, max_chars)).filter(|text| !text.is_empty()))
+}
+
+fn bounded(text: &str, max_chars: usize) -> String {
+    text.trim().chars().filter(|character| !character.is_control()).take(max_chars).collect()
+}
+
+/// A number, where it is one.
+fn finite(row: &AnyRow, column: &str) -> Result<Option<f64>, StoreError> {
+    Ok(row.try_get::<Option<f64>, _>(column)?.filter(|number| number.is_finite()))
 }
 
 /// JSON, or null where it is none.

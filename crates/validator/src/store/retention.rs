@@ -110,7 +110,8 @@ impl Kept {
                 "gpu_sets",
                 None,
                 "DELETE FROM gpu_sets WHERE id IN
-                     (SELECT id FROM gpu_sets WHERE id NOT IN (SELECT gpu_set FROM presence_days) LIMIT $1)",
+                     (SELECT id FROM gpu_sets WHERE id NOT IN (SELECT gpu_set FROM presence_days)
+                      AND id NOT IN (SELECT gpu_set FROM challenges WHERE gpu_set IS NOT NULL) LIMIT $1)",
             ),
             rule(
                 "worker_addresses",

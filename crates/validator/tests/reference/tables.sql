@@ -14,6 +14,18 @@ CREATE TABLE worker_info (
     lease_score DOUBLE PRECISION, lease_updated_at TIMESTAMP,
     UNIQUE (hotkey, worker_id)
 );
+CREATE TABLE hardware_info (
+    id {id}, created_at TIMESTAMP, updated_at TIMESTAMP, deleted_at TIMESTAMP,
+    hotkey VARCHAR(256) NOT NULL, worker_id VARCHAR(256) NOT NULL,
+    cpu_count INTEGER, cpu_brand VARCHAR(128), cpu_model VARCHAR(256), cpu_architecture VARCHAR(64),
+    cpu_frequency_mhz DOUBLE PRECISION, cpu_max_frequency_mhz DOUBLE PRECISION, cpu_info JSON,
+    memory_total_mb INTEGER, memory_type VARCHAR(32), memory_frequency_mhz DOUBLE PRECISION, memory_info JSON,
+    disk_total_gb INTEGER, disk_type VARCHAR(32), storage_info JSON, gpu_count INTEGER, gpu_info JSON,
+    motherboard_brand VARCHAR(128), motherboard_model VARCHAR(256), motherboard_bios_version VARCHAR(128),
+    motherboard_info JSON, system_os VARCHAR(128), system_os_version VARCHAR(128),
+    system_kernel_version VARCHAR(128), system_info JSON, uptime_seconds DOUBLE PRECISION,
+    avg_cpu_usage DOUBLE PRECISION, avg_memory_usage DOUBLE PRECISION, UNIQUE (hotkey, worker_id)
+);
 CREATE TABLE gpu_inventory (
     id {id}, created_at TIMESTAMP, updated_at TIMESTAMP, deleted_at TIMESTAMP,
     gpu_uuid VARCHAR(64) NOT NULL UNIQUE, hotkey VARCHAR(256) NOT NULL REFERENCES miner_info (hotkey),
