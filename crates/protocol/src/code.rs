@@ -112,6 +112,8 @@ pub enum CloseCode {
     Normal = 1000,
     /// Server shutdown, or the connection was replaced.
     GoingAway = 1001,
+    /// A frame that breaks RFC 6455, as a compressed one that was never agreed upon.
+    Protocol = 1002,
     /// A message above the receiver's limit.
     TooLarge = 1009,
     /// Ping timeout or an internal error.
@@ -126,6 +128,14 @@ pub enum CloseCode {
     HeartbeatTimeout = 4003,
     /// The miner serves as many workers as it may.
     WorkerLimit = 4004,
+    /// The proof of the worker's key does not hold, or is missing where the `worker_id` belongs to an enrolled key.
+    NotProved = 4005,
+    /// The worker's key is not enrolled with this miner, or not any more.
+    NotEnrolled = 4006,
+    /// The join token is unknown, used or expired, or too many wrong ones came from this address.
+    JoinRefused = 4007,
+    /// The worker claimed another one's task.
+    ForeignTask = 4008,
 }
 
 impl CloseCode {
@@ -141,6 +151,7 @@ impl CloseCode {
         match self {
             Self::Normal => "",
             Self::GoingAway => "Connection replaced",
+            Self::Protocol => "Protocol error",
             Self::TooLarge => "Message too large",
             Self::Internal => "Internal error",
             Self::InvalidRegistration => "Invalid registration",
@@ -148,6 +159,10 @@ impl CloseCode {
             Self::MissingVersion => "Missing worker_version",
             Self::HeartbeatTimeout => "Heartbeat timeout",
             Self::WorkerLimit => "Worker limit reached",
+            Self::NotProved => "Worker key not proved",
+            Self::NotEnrolled => "Worker not enrolled",
+            Self::JoinRefused => "Join token refused",
+            Self::ForeignTask => "Task of another worker",
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::code::{CloseCode, ErrorCode};
 use crate::hotkey::Hotkey;
 use crate::id::{ChallengeId, MessageId, WorkerId};
 use crate::payload::{Commitment, ProofRequest, ProofResponse};
+use crate::worker_key::KeyProof;
 use crate::{Object, canonical, lenient};
 
 /// Largest message that a miner takes from a worker, bytes after decompression (worker-miner spec 1.2).
@@ -101,7 +102,7 @@ pub enum MinerFrame {
 /// Who a worker is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Register {
-    /// Its identity, which nothing proves.
+    /// Its identity within the miner; [`Self::identity`] proves it.
     pub worker_id: WorkerId,
     /// Display name; the miner puts the identity in its place when empty.
     #[serde(default, deserialize_with = "lenient::read")]
@@ -115,6 +116,9 @@ pub struct Register {
     /// Its host, unchecked.
     #[serde(default, deserialize_with = "lenient::read")]
     pub system_info: Object,
+    /// The worker's key and the proof that it holds it: ours, read over by a Python miner (worker-miner spec 11).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<KeyProof>,
 }
 
 /// The acknowledgement's content.

@@ -4,7 +4,8 @@
 //! file, clock or thread; the time and the randomness come in as parameters.
 //!
 //! The modules follow a challenge on its way. [`id`] and [`hotkey`] name the parties; [`challenge`] says what is to be
-//! computed; [`frame`] carries it between miner and worker over a WebSocket; [`merkle`] commits to the result and opens
+//! computed; [`frame`] carries it between miner and worker over a WebSocket, [`worker_key`] proves which worker speaks
+//! there and [`join`] invites one; [`merkle`] commits to the result and opens
 //! rows of it, [`gpu_signature`] vouches for a GPU's; [`payload`] holds what miner and validator tell each other;
 //! [`session`] seals these payloads and [`synapse`] carries the sealed package over signed HTTP. [`gateway`] is the wire
 //! beside it, on which a worker lets virtual machines. [`code`] lists what can go wrong, in numbers. [`lenient`] and
@@ -19,11 +20,13 @@ pub mod gateway;
 pub mod gpu_signature;
 pub mod hotkey;
 pub mod id;
+pub mod join;
 pub mod lenient;
 pub mod merkle;
 pub mod payload;
 pub mod session;
 pub mod synapse;
+pub mod worker_key;
 
 /// A free JSON object: relayed or stored as it came, its keys never relied upon.
 pub type Object = serde_json::Map<String, serde_json::Value>;

@@ -506,6 +506,7 @@ mod tests {
                 worker_version: "1".to_owned(),
                 capabilities: vec!["cpu_matrix".to_owned()],
                 system_info: Object::new(),
+                identity: None,
             };
             let generation = self.registry.register(register, Link { outgoing, goodbye })?;
             Ok(Ends { frames, goodbye: asked_to_close, generation })

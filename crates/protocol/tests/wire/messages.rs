@@ -7,6 +7,7 @@ use byteleap_protocol::frame::{
 };
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::{ChallengeId, GpuUuid, MessageId, RowHash, Unit, WorkerId};
+use byteleap_protocol::join::JoinSecret;
 use byteleap_protocol::lenient::Measured;
 use byteleap_protocol::merkle::{MerkleProof, MerkleTree, NodeHash};
 use byteleap_protocol::payload::{
@@ -14,6 +15,7 @@ use byteleap_protocol::payload::{
     ProofData, ProofReceipt, ProofRequest, ProofResponse, SCHEMA_VERSION, SignatureVersion, SystemInfo, TaskRequest,
     TaskResponse, TokenRecord, TokenRequest, WorkerInfo, WorkerStatus, read_answer,
 };
+use byteleap_protocol::worker_key::{KeyProof, KeySignature, WorkerKey};
 use byteleap_protocol::{Object, canonical, lenient};
 use proptest::prelude::*;
 use serde::Serialize;
@@ -133,11 +135,30 @@ fn task_outcome() -> impl Strategy<Value = TaskOutcome> {
     prop_oneof![completed, text().prop_map(TaskOutcome::failed)]
 }
 
+fn identity() -> impl Strategy<Value = KeyProof> {
+    let join_secret = "[0-9a-f]{64}".prop_map(|digits| JoinSecret::try_from(digits).unwrap());
+    (any::<[u8; 32]>(), any::<[u8; 64]>(), prop::option::of(join_secret)).prop_map(
+        |(public_key, signature, join_secret)| KeyProof {
+            public_key: WorkerKey(public_key),
+            signature: KeySignature(signature),
+            join_secret,
+        },
+    )
+}
+
 fn worker_frame() -> impl Strategy<Value = WorkerFrame> {
     let version = "[0-9.]{1,8}";
-    let register = (name(), prop::option::of(text()), version, prop::collection::vec(text(), 0..3), object()).prop_map(
-        |(worker_id, worker_name, worker_version, capabilities, system_info)| {
-            WorkerFrame::Register(Register { worker_id, worker_name, worker_version, capabilities, system_info })
+    let described = (name(), prop::option::of(text()), version, prop::collection::vec(text(), 0..3), object());
+    let register = (described, prop::option::of(identity())).prop_map(
+        |((worker_id, worker_name, worker_version, capabilities, system_info), identity)| {
+            WorkerFrame::Register(Register {
+                worker_id,
+                worker_name,
+                worker_version,
+                capabilities,
+                system_info,
+                identity,
+            })
         },
     );
     let heartbeat = (

@@ -183,6 +183,7 @@ impl Link {
             worker_version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: session::capabilities(),
             system_info: self.system_info.borrow().clone(),
+            identity: None,
         };
         Session::register(self, socket, register).await.map_err(|end| format!("not registered: {end}"))
     }

@@ -40,6 +40,7 @@ impl Worker {
                 worker_version: "1.0.0".to_owned(),
                 capabilities: capabilities.clone(),
                 system_info: Default::default(),
+                identity: None,
             }))
             .await;
         let data = WorkerHeartbeat { capabilities: Some(capabilities), ..WorkerHeartbeat::default() };
