@@ -4,6 +4,7 @@
 //! variable nobody listens and nothing is sent. The admin endpoint announces readiness and life, [`crate::tasks`] the stop.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
     io,
     os::{
@@ -20,17 +21,19 @@ use crate::admin::Readiness;
 
 /// One thing to tell the service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
-    /// The daemon has started and does its work.
+pub(crate) enum State<'a> {
+    /// The daemon has started: its parts run, though one may still wait for a peer.
     Ready,
     /// The daemon is alive.
     Watchdog,
     /// The daemon is draining.
     Stopping,
+    /// In words, for `systemctl status`.
+    Says(&'a str),
 }
 
 /// Tells the service manager, if there is one. A manager that cannot be reached is logged and otherwise passed over.
-pub(crate) fn notify(state: State) {
+pub(crate) fn notify(state: State<'_>) {
     if let Some(socket) = std::env::var_os("NOTIFY_SOCKET")
         && let Err(error) = send(&socket, state)
     {
@@ -38,7 +41,10 @@ pub(crate) fn notify(state: State) {
     }
 }
 
-/// Says once that the daemon is ready, and from the start, where a watchdog is set, that it is alive: for ever.
+/// Says once that the daemon has started, then what it waits for whenever that changes, and from the start, where a
+/// watchdog is set, that it is alive: for ever.
+///
+/// A gate that is closed does not hold up the start: a peer that is away for an hour is no reason to kill the process.
 pub(crate) async fn announce(readiness: Readiness) {
     let alive = async {
         match watchdog_interval() {
@@ -49,15 +55,29 @@ pub(crate) async fn announce(readiness: Readiness) {
             None => std::future::pending().await,
         }
     };
-    let ready = async {
-        readiness.ready().await;
+    let words = async {
         notify(State::Ready);
-        std::future::pending().await
+        let mut closed = readiness.subscribe();
+        loop {
+            let words = in_words(&closed.borrow_and_update());
+            notify(State::Says(&words));
+            // The sender lives as long as `readiness`, so that this ends only with a change.
+            let _ = closed.changed().await;
+        }
     };
     tokio::select! {
         () = alive => {}
-        () = ready => {}
+        () = words => {}
     }
+}
+
+/// The closed gates on one line.
+fn in_words(closed: &BTreeMap<&'static str, String>) -> String {
+    if closed.is_empty() {
+        return "ready".to_owned();
+    }
+    let waits: Vec<String> = closed.iter().map(|(gate, reason)| format!("{gate}: {reason}")).collect();
+    format!("waiting for {}", waits.join("; ").replace('\n', " "))
 }
 
 /// Half of what `$WATCHDOG_USEC` allows; `None` where no watchdog is set.
@@ -69,19 +89,20 @@ fn interval_of(microseconds: &str) -> Option<Duration> {
     microseconds.parse().ok().filter(|limit| *limit > 1).map(|limit: u64| Duration::from_micros(limit / 2))
 }
 
-fn send(socket: &OsStr, state: State) -> io::Result<()> {
+fn send(socket: &OsStr, state: State<'_>) -> io::Result<()> {
     let address = match socket.as_bytes().strip_prefix(b"@") {
         Some(abstract_name) => SocketAddr::from_abstract_name(abstract_name)?,
         None => SocketAddr::from_pathname(socket)?,
     };
-    let message: &[u8] = match state {
-        State::Ready => b"READY=1",
-        State::Watchdog => b"WATCHDOG=1",
-        State::Stopping => b"STOPPING=1",
+    let message = match state {
+        State::Ready => "READY=1".to_owned(),
+        State::Watchdog => "WATCHDOG=1".to_owned(),
+        State::Stopping => "STOPPING=1".to_owned(),
+        State::Says(words) => format!("STATUS={words}"),
     };
     let sender = UnixDatagram::unbound()?;
     sender.set_nonblocking(true)?;
-    sender.send_to_addr(message, &address)?;
+    sender.send_to_addr(message.as_bytes(), &address)?;
     Ok(())
 }
 
@@ -94,14 +115,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
-        for (state, expected) in
-            [(State::Ready, "READY=1"), (State::Watchdog, "WATCHDOG=1"), (State::Stopping, "STOPPING=1")]
-        {
+        for (state, expected) in [
+            (State::Ready, "READY=1"),
+            (State::Watchdog, "WATCHDOG=1"),
+            (State::Stopping, "STOPPING=1"),
+            (State::Says("ready"), "STATUS=ready"),
+        ] {
             send(path.as_os_str(), state).unwrap();
             let mut datagram = [0; 64];
             let length = manager.recv(&mut datagram).unwrap();
             assert_eq!(&datagram[..length], expected.as_bytes());
         }
+    }
+
+    #[test]
+    fn what_the_daemon_waits_for_is_said_on_one_line() {
+        assert_eq!(in_words(&BTreeMap::new()), "ready");
+        let closed = BTreeMap::from([("database", "does not\nanswer".to_owned()), ("miner", "away".to_owned())]);
+        assert_eq!(in_words(&closed), "waiting for database: does not answer; miner: away");
     }
 
     #[test]

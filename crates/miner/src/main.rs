@@ -13,10 +13,11 @@ use byteleap_daemon::{
     admin,
     cli::{self, CommonArgs, CommonCommand, Failure},
     clock::{Clock, SystemClock},
-    config::Config,
+    config::{Config, example},
     failpoint, logging,
     tasks::{self, Signals, Tasks},
 };
+use byteleap_host::service::{Daemon, ServiceCommand};
 use byteleap_miner::{
     FAILPOINTS,
     config::{KEYS, Settings},
@@ -29,6 +30,17 @@ use tokio::net::TcpListener;
 
 /// Name of the log file in `logging.log_dir`.
 const LOG_FILE: &str = "miner.log";
+
+/// This program as a systemd service.
+const SERVICE: Daemon = Daemon {
+    name: "byteleap-miner",
+    description: "ByteLeap miner",
+    version: env!("CARGO_PKG_VERSION"),
+    config_file: "miner_config.yaml",
+    memory_max: "2G",
+    start_timeout_s: 120,
+    is_worker: false,
+};
 
 /// The ByteLeap miner: relays challenges between the subnet's validators and your workers.
 #[derive(Debug, Parser)]
@@ -44,6 +56,8 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Common(CommonCommand),
+    #[command(flatten)]
+    Service(ServiceCommand),
     /// Show the workers of the running miner.
     #[command(subcommand)]
     Workers(WorkersCommand),
@@ -62,18 +76,24 @@ fn main() -> ExitCode {
 }
 
 fn execute(arguments: Arguments) -> Result<(), Failure> {
-    let command = arguments.command.unwrap_or(Command::Common(CommonCommand::Run));
-    if matches!(command, Command::Common(CommonCommand::Config { example: true })) {
-        return cli::print_example(KEYS);
-    }
-    let config = arguments.common.load(KEYS)?;
-    let settings = Settings::read(&config, std::env::var_os("STATE_DIRECTORY").map(PathBuf::from))?;
-    match command {
-        Command::Common(CommonCommand::Config { .. }) => cli::print_effective(&config),
-        Command::Common(CommonCommand::Check) => cli::block_on(check(settings)),
-        Command::Common(CommonCommand::Run) => run(&arguments.common, &config, settings),
-        Command::Workers(WorkersCommand::List) => show(settings.admin, Status::workers_table),
-        Command::Status => show(settings.admin, Status::page),
+    let configured = || -> Result<(Config, Settings), Failure> {
+        let config = arguments.common.load(KEYS)?;
+        let settings = Settings::read(&config, std::env::var_os("STATE_DIRECTORY").map(PathBuf::from))?;
+        Ok((config, settings))
+    };
+    match arguments.command.unwrap_or(Command::Common(CommonCommand::Run)) {
+        Command::Common(CommonCommand::Config { example: true }) => cli::print_example(KEYS),
+        Command::Common(CommonCommand::Config { example: false }) => cli::print_effective(&configured()?.0),
+        Command::Common(CommonCommand::Check) => cli::block_on(check(configured()?.1)),
+        Command::Common(CommonCommand::Run) => {
+            let (config, settings) = configured()?;
+            run(&arguments.common, &config, settings)
+        }
+        Command::Service(command) => {
+            SERVICE.execute(&command, &example(KEYS)).map_err(|error| Failure::with_code(error.code(), error))
+        }
+        Command::Workers(WorkersCommand::List) => show(configured()?.1.admin, Status::workers_table),
+        Command::Status => show(configured()?.1.admin, Status::page),
     }
 }
 

@@ -10,10 +10,11 @@ use byteleap_chain::{Chain, Subtensor, Wallet};
 use byteleap_daemon::admin;
 use byteleap_daemon::cli::{self, CommonArgs, CommonCommand, Failure};
 use byteleap_daemon::clock::{Clock, SystemClock};
-use byteleap_daemon::config::Config;
+use byteleap_daemon::config::{Config, example};
 use byteleap_daemon::failpoint;
 use byteleap_daemon::logging;
 use byteleap_daemon::tasks::{self, Signals, Tasks};
+use byteleap_host::service::{Daemon, ServiceCommand};
 use byteleap_protocol::hotkey::{Hotkey, Signer};
 use byteleap_validator::FAILPOINTS;
 use byteleap_validator::bench::{self, BenchCommand};
@@ -31,6 +32,17 @@ use tokio::net::TcpListener;
 /// Name of the log file in `logging.log_dir`.
 const LOG_FILE: &str = "validator.log";
 
+/// This program as a systemd service.
+const SERVICE: Daemon = Daemon {
+    name: "byteleap-validator",
+    description: "ByteLeap validator",
+    version: env!("CARGO_PKG_VERSION"),
+    config_file: "validator_config.yaml",
+    memory_max: "8G",
+    start_timeout_s: 300,
+    is_worker: false,
+};
+
 /// The ByteLeap validator: challenges workers, scores miners and sets weights on the subnet.
 #[derive(Debug, Parser)]
 #[command(name = "byteleap-validator", version)]
@@ -45,6 +57,8 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Common(CommonCommand),
+    #[command(flatten)]
+    Service(ServiceCommand),
     /// Bring the database's tables up to date, or show whether they are.
     #[command(subcommand)]
     Migrate(MigrateCommand),
@@ -102,11 +116,16 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
             let (config, settings) = configured()?;
             run(&arguments.common, &config, settings)
         }
+        Command::Service(command) => service_command(&command),
         Command::Migrate(command) => cli::block_on(migrate(configured()?.1, command)),
         Command::Weights(command) => cli::block_on(weights(configured()?.1, command)),
         Command::Bench(command) => bench::run(&command),
         Command::Explain { hotkey, json } => cli::block_on(show_explanation(configured()?.1, hotkey, json)),
     }
+}
+
+fn service_command(command: &ServiceCommand) -> Result<(), Failure> {
+    SERVICE.execute(command, &example(KEYS)).map_err(|error| Failure::with_code(error.code(), error))
 }
 
 fn run(arguments: &CommonArgs, config: &Config, settings: Settings) -> Result<(), Failure> {

@@ -6,15 +6,27 @@ use std::process::ExitCode;
 
 use byteleap_daemon::admin;
 use byteleap_daemon::cli::{self, CommonArgs, CommonCommand, Failure};
-use byteleap_daemon::config::Config;
+use byteleap_daemon::config::{Config, example};
 use byteleap_daemon::failpoint;
 use byteleap_daemon::logging;
 use byteleap_daemon::tasks::Signals;
+use byteleap_host::service::{Daemon, ServiceCommand};
 use byteleap_worker::FAILPOINTS;
 use byteleap_worker::bench::{self, BenchCommand};
 use byteleap_worker::config::{KEYS, Settings};
 use byteleap_worker::service;
 use clap::{Parser, Subcommand};
+
+/// This program as a systemd service.
+const SERVICE: Daemon = Daemon {
+    name: "byteleap-worker",
+    description: "ByteLeap compute worker",
+    version: env!("CARGO_PKG_VERSION"),
+    config_file: "worker_config.yaml",
+    memory_max: "4G",
+    start_timeout_s: 90,
+    is_worker: true,
+};
 
 /// ByteLeap worker: computes challenges for a miner.
 #[derive(Parser)]
@@ -30,6 +42,8 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Common(CommonCommand),
+    #[command(flatten)]
+    Service(ServiceCommand),
     /// Show what the running worker does.
     Status,
     /// Measure this machine.
@@ -44,6 +58,9 @@ fn main() -> ExitCode {
         Command::Common(CommonCommand::Check) => check(&arguments.common),
         Command::Common(CommonCommand::Config { example: true }) => cli::print_example(KEYS),
         Command::Common(CommonCommand::Config { example: false }) => config(&arguments.common),
+        Command::Service(command) => {
+            SERVICE.execute(&command, &example(KEYS)).map_err(|error| Failure::with_code(error.code(), error))
+        }
         Command::Status => status(&arguments.common),
         Command::Bench(command) => bench::run(&command),
     })

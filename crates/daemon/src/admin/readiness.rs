@@ -44,10 +44,9 @@ impl Readiness {
         self.closed.borrow().clone()
     }
 
-    /// Waits until every gate is open.
-    pub async fn ready(&self) {
-        // The sender lives as long as this handle, so that the wait ends only when it is satisfied.
-        let _ = self.closed.subscribe().wait_for(BTreeMap::is_empty).await;
+    /// The closed gates, now and at each change.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<BTreeMap<&'static str, String>> {
+        self.closed.subscribe()
     }
 }
 

@@ -8,4 +8,5 @@ mod deployed_configs;
 mod documents;
 mod liars;
 mod network;
+mod services;
 mod setup_script;
