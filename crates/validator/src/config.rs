@@ -21,6 +21,7 @@ use byteleap_scoring::rules::{
 };
 
 use crate::challenge::Rules as ChallengeRules;
+use crate::challenge::verify::Pace;
 use crate::store::DatabaseUrl;
 use crate::store::retention::Kept;
 
@@ -72,6 +73,9 @@ pub const KEYS: &[Key] = &[
         .default("1"),
     Key::integer("validation.verification_interval", 1, DAY_S, "seconds between looks for unverified proofs")
         .default("30"),
+    Key::integer("validation.verification_claim", 1, 3600, "seconds after which a proof that a killed verifier took is \
+        judged by another")
+    .default("120"),
     Key::integer("validation.proof_queue_max_size", 1, i64::MAX, "read for the sake of old files: proofs are on disk")
         .default("1000"),
     Key::text("validation.challenge_type", "cpu_matrix or gpu_matrix; this version issues no gpu_matrix")
@@ -163,10 +167,8 @@ pub struct Settings {
     pub kept: Kept,
     /// How challenges are made and answered.
     pub challenge: ChallengeRules,
-    /// Proofs verified at once.
-    pub verification_concurrency: NonZeroUsize,
-    /// Pause between looks for unverified proofs.
-    pub verification_interval: Duration,
+    /// How proofs are verified.
+    pub verification: Pace,
     /// How rounds are scored.
     pub scoring: ScoringRules,
     /// Pause between rounds.
@@ -219,7 +221,7 @@ impl Settings {
     /// What the table alone cannot express, all of it at once.
     pub fn read(config: &Config) -> Result<Self, Error> {
         let mut problems = Vec::new();
-        let verification_concurrency = concurrency(config).unwrap_or_else(|problem| {
+        let concurrency = concurrency(config).unwrap_or_else(|problem| {
             problems.push(problem);
             NonZeroUsize::MIN
         });
@@ -257,8 +259,11 @@ impl Settings {
                     availability_ms: config.get::<i64>("weight_management.availability.window_hours") * 3_600_000,
                 },
                 challenge,
-                verification_concurrency,
-                verification_interval: config.seconds("validation.verification_interval"),
+                verification: Pace {
+                    concurrency,
+                    idle: config.seconds("validation.verification_interval"),
+                    claim: config.seconds("validation.verification_claim"),
+                },
                 scoring,
                 scoring_interval: config.seconds("scoring.interval_s"),
                 weights: WeightSettings {

@@ -7,7 +7,7 @@
 //! hears them over signed and sealed HTTP, [`desk`] is where each arrives, typed, and is served or gets a [`refusal`], [`intake`] takes heartbeats in,
 //! [`challenge`] takes a challenge from its first row to its verdict, [`score`] makes rounds of verdicts, leases and
 //! presence, [`weights`] tells the chain, and [`store`] remembers everything in SQLite or PostgreSQL. [`service`] builds
-//! all of them and runs them; [`admin`] shows them to operators, and [`bench`] measures the machine.
+//! all of them and runs them; [`verifier`] is the part of it that judges proofs on more machines; [`admin`] shows them to operators, and [`bench`] measures the machine.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -22,6 +22,7 @@ pub mod refusal;
 pub mod score;
 pub mod service;
 pub mod store;
+pub mod verifier;
 pub mod weights;
 
 /// Where a test may kill the validator: on both sides of each write that moves a challenge, a round or a submission.

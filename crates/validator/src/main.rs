@@ -24,6 +24,7 @@ use byteleap_validator::service::{self, DRAIN_DEADLINE, World};
 use byteleap_validator::store::migrate::{StepStatus, nothing_applied};
 use byteleap_validator::store::reference::{Heritage, Reach};
 use byteleap_validator::store::{DatabaseUrl, Place, Store, StoreError};
+use byteleap_validator::verifier;
 use byteleap_validator::weights::report::WeightsCommand;
 use byteleap_validator::weights::{self, Submitter};
 use clap::{Parser, Subcommand};
@@ -31,6 +32,8 @@ use tokio::net::TcpListener;
 
 /// Name of the log file in `logging.log_dir`.
 const LOG_FILE: &str = "validator.log";
+/// That of a process that only verifies.
+const VERIFIER_LOG_FILE: &str = "verifier.log";
 
 /// This program as a systemd service.
 const SERVICE: Daemon = Daemon {
@@ -65,6 +68,9 @@ enum Command {
     /// Look at the weights, or set them.
     #[command(subcommand)]
     Weights(WeightsCommand),
+    /// Judge proofs beside a running validator, as one of any number of such processes on more machines. They share the
+    /// queue in the validator's PostgreSQL database.
+    Verifier,
     /// Measure this machine.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -119,6 +125,10 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Service(command) => service_command(&command),
         Command::Migrate(command) => cli::block_on(migrate(configured()?.1, command)),
         Command::Weights(command) => cli::block_on(weights(configured()?.1, command)),
+        Command::Verifier => {
+            let (config, settings) = configured()?;
+            run_verifier(&arguments.common, &config, settings)
+        }
         Command::Bench(command) => bench::run(&command),
         Command::Explain { hotkey, json } => cli::block_on(show_explanation(configured()?.1, hotkey, json)),
     }
@@ -148,6 +158,21 @@ fn run(arguments: &CommonArgs, config: &Config, settings: Settings) -> Result<()
         let tasks = Tasks::new();
         let world = World { chain, signer: Arc::new(signer.keypair), clock: Arc::new(SystemClock::new()), metrics };
         service::start(&settings, world, &tasks).await?;
+        Ok(tasks.run(signals, DRAIN_DEADLINE).await?)
+    })
+}
+
+fn run_verifier(arguments: &CommonArgs, config: &Config, settings: Settings) -> Result<(), Failure> {
+    let _log = logging::start(&logging::Options::in_directory(config, arguments.log_format, VERIFIER_LOG_FILE))?;
+    failpoint::arm(FAILPOINTS)?;
+    let metrics = admin::record_metrics()?;
+    cli::block_on(async move {
+        let signals = Signals::of_process()?;
+        let tasks = Tasks::new();
+        match verifier::start(&settings, Arc::new(SystemClock::new()), metrics, &tasks).await {
+            Err(error @ verifier::StartError::File(_)) => return Err(Failure::usage(error.to_string())),
+            started => started?,
+        };
         Ok(tasks.run(signals, DRAIN_DEADLINE).await?)
     })
 }

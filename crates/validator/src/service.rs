@@ -18,6 +18,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::admin::{self, StatusPage};
 use crate::axon::Axon;
@@ -27,6 +28,7 @@ use crate::config::Settings;
 use crate::desk::Desk;
 use crate::metagraph::{Members, MetagraphCache};
 use crate::score::{self, Scorer};
+use crate::store::queue::OWN_CLAIMS;
 use crate::store::retention::{Forgotten, Kept};
 use crate::store::{Store, StoreError};
 use crate::weights::{self, Submitter};
@@ -40,7 +42,7 @@ const CHAIN_RETRY: Duration = Duration::from_secs(5);
 /// Pause between passes of the scheduler, which also sweeps deadlines.
 const SCHEDULER_PAUSE: Duration = Duration::from_secs(2);
 /// Pause before a part that failed starts again.
-const RESTART_PAUSE: Duration = Duration::from_secs(10);
+pub(crate) const RESTART_PAUSE: Duration = Duration::from_secs(10);
 /// Pause between passes over what is too old.
 const RETENTION_PAUSE: Duration = Duration::from_secs(3600);
 /// Pause between looks at our own health.
@@ -126,7 +128,8 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     let (own, netuid) = (signer.hotkey(), settings.netuid);
     let store = open_store(settings, clock.as_ref()).await?;
     let voided = store.void_interrupted(clock.unix_ms()).await?;
-    tracing::info!(database = %settings.database, voided, "database open");
+    let released = store.release_own_claims().await?;
+    tracing::info!(database = %settings.database, voided, released, "database open");
 
     let cache = MetagraphCache::new(Arc::clone(&chain), netuid, Arc::clone(&clock));
     let members = cache.members();
@@ -175,8 +178,8 @@ impl Shared<'_> {
         tasks.job("axon address", |stop| endless(publish_axon(chain, netuid, external_ip, port, signer, stop)));
         let scheduler = Scheduler::new(store.clone(), rules, members.clone(), Arc::clone(clock));
         tasks.service("scheduler", |stop| endless(schedule(scheduler, stop)));
-        let (concurrency, interval) = (settings.verification_concurrency, settings.verification_interval);
-        let verifier = Verifier::new(store.clone(), Arc::clone(clock), proof_arrived, concurrency, interval);
+        let name = format!("{OWN_CLAIMS}{}", Uuid::new_v4());
+        let verifier = Verifier::new(store.clone(), Arc::clone(clock), proof_arrived, name, settings.verification);
         tasks.restarting("verifier", RESTART_PAUSE, move |stop| verifier.clone().run(stop));
     }
 
@@ -345,7 +348,7 @@ impl Health {
 }
 
 /// A part that cannot fail.
-async fn endless(part: impl Future<Output = ()>) -> Result<(), Infallible> {
+pub(crate) async fn endless(part: impl Future<Output = ()>) -> Result<(), Infallible> {
     part.await;
     Ok(())
 }

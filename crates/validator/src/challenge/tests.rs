@@ -24,14 +24,15 @@ use tokio::sync::Notify;
 
 use super::Rules;
 use super::schedule::Scheduler;
-use super::state::{Status, Verdict};
-use super::verify::Verifier;
+use super::state::Status;
+use super::verify::{Pace, Verifier};
 use crate::desk::Desk;
 use crate::metagraph::Members;
 use crate::refusal::Refusal;
 use crate::store::Store;
 use crate::store::challenge::ChallengeRow;
 use crate::store::lease::LeaseScore;
+use crate::store::queue::Claim;
 use crate::store::testing::{self, on_both_engines};
 
 const MINER: Hotkey = Hotkey([1; 32]);
@@ -77,8 +78,12 @@ impl World {
                 store.clone(),
                 shared,
                 proof_arrived,
-                NonZeroUsize::new(2).unwrap(),
-                Duration::from_secs(30),
+                "validator-test".to_owned(),
+                Pace {
+                    concurrency: NonZeroUsize::new(2).unwrap(),
+                    idle: Duration::from_secs(30),
+                    claim: Duration::from_secs(120),
+                },
             ),
             store,
             clock,
@@ -169,9 +174,9 @@ async fn verdict_on(
     let mut data = proof(&item, &answer.proof_requests[0], &tree);
     lie(&mut data.proofs[0]);
     world.desk.prove(MINER, data).await.unwrap();
-    assert_eq!(world.store.waiting_proofs().await.unwrap(), 1);
+    assert_eq!(world.store.verification_queue(START_MS).await.unwrap().waiting, 1);
     assert_eq!(world.verifier.judge_batch().await.unwrap(), 1);
-    assert_eq!(world.store.waiting_proofs().await.unwrap(), 0);
+    assert_eq!(world.store.verification_queue(START_MS).await.unwrap().waiting, 0);
     let code = world.store.fail_code(world.row(&item).await.key).await;
     (world.status(&item).await, code)
 }
@@ -426,10 +431,12 @@ async fn an_acknowledged_proof_is_in_the_database_of_another_process() {
     let data = proof(&item, &answer.proof_requests[0], &tree);
     world.desk.prove(MINER, data.clone()).await.unwrap();
     let other = testing::store().await;
-    let waiting = other.oldest_proofs(10).await.unwrap();
-    assert_eq!(waiting.len(), 1);
-    assert_eq!(serde_json::from_slice::<Vec<ProofResponse>>(&waiting[0].body).unwrap(), data.proofs);
-    assert_eq!(waiting[0].root, tree.root());
+    let claim = Claim { name: "other".to_owned(), until_ms: i64::MAX };
+    let claimed = other.claim_proofs(&claim, 10, START_MS).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    let waiting = other.pending_proof(&claimed[0]).await.unwrap().unwrap();
+    assert_eq!(serde_json::from_slice::<Vec<ProofResponse>>(&waiting.body).unwrap(), data.proofs);
+    assert_eq!(waiting.root, tree.root());
 }
 
 async fn only_idle_unleased_heard_and_registered_workers_are_asked() {
@@ -459,17 +466,6 @@ async fn gpu_mode_asks_nobody() {
     assert_eq!(world.scheduler.pass().await.unwrap(), 0);
 }
 
-async fn a_verdict_is_given_once() {
-    let world = World::new(rules()).await;
-    let item = world.one_sent().await;
-    let tree = honest(&item);
-    let answer = world.desk.commit(MINER, commitment(&item, tree.root())).await.unwrap();
-    world.desk.prove(MINER, proof(&item, &answer.proof_requests[0], &tree)).await.unwrap();
-    let key = world.row(&item).await.key;
-    assert!(world.store.conclude(key, Verdict::Verified, 1.0, START_MS).await.unwrap());
-    assert!(!world.store.conclude(key, Verdict::Verified, 1.0, START_MS).await.unwrap());
-}
-
 async fn a_token_request_is_answered_at_once_by_whether_the_worker_lives() {
     let world = World::new(rules()).await;
     world.hear(MINER, &["w"]).await;
@@ -497,6 +493,5 @@ on_both_engines!(
     an_acknowledged_proof_is_in_the_database_of_another_process,
     only_idle_unleased_heard_and_registered_workers_are_asked,
     gpu_mode_asks_nobody,
-    a_verdict_is_given_once,
     a_token_request_is_answered_at_once_by_whether_the_worker_lives,
 );

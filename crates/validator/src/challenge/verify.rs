@@ -1,10 +1,13 @@
-//! The verdict: recomputes the opened rows of the proof that has waited longest, and stores what came out.
+//! The verdict: recomputes the opened rows of the proofs that have waited longest, and stores what came out.
 //!
-//! The arithmetic runs on blocking threads, at most so many at a time. A proof stays in the database until its verdict
-//! is there, so a crash costs nobody anything: the next start judges it.
+//! The same code runs inside the validator and in `byteleap-validator verifier` on other machines: it claims proofs from the
+//! queue in the database, one for each free thread, judges them on blocking threads, and writes each verdict under its
+//! claim. A proof stays in the database until its verdict is there, so a crash costs nobody anything: when the claim has
+//! run out, somebody else judges it.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use byteleap_compute::challenge::CpuChallenge;
@@ -13,15 +16,28 @@ use byteleap_daemon::clock::Clock;
 use byteleap_daemon::failpoint;
 use byteleap_protocol::payload::ProofResponse;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::state::{Failure, Loss, Verdict};
-use crate::store::challenge::PendingProof;
+use crate::store::queue::{Claim, ClaimedProof, PendingProof};
 use crate::store::{Store, StoreError};
 
-/// A proof that waited longer than this for its verdict means that the machine does not keep up.
+/// A proof that waited longer than this for its verdict means that the machines do not keep up.
 const LATE_VERDICT_MS: i64 = 5 * 60_000;
+/// Pause between looks at the length of the queue, for the metrics.
+const QUEUE_LOOK: Duration = Duration::from_secs(5);
+
+/// How much is judged at once, and how often one looks for more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Proofs judged at the same time, each on a thread of its own.
+    pub concurrency: NonZeroUsize,
+    /// Pause between looks at an empty queue.
+    pub idle: Duration,
+    /// How long a proof that was claimed is left alone by all others.
+    pub claim: Duration,
+}
 
 /// Judges stored proofs, oldest first.
 #[derive(Debug, Clone)]
@@ -29,63 +45,103 @@ pub struct Verifier {
     store: Store,
     clock: Arc<dyn Clock>,
     proof_arrived: Arc<Notify>,
-    concurrency: NonZeroUsize,
-    idle: Duration,
+    /// The beginning of its claims' names.
+    name: String,
+    /// Claims made so far.
+    claims: Arc<AtomicU64>,
+    pace: Pace,
 }
 
 impl Verifier {
-    /// A verifier of `concurrency` threads, woken by `proof_arrived` and looking by itself every `idle`.
-    pub fn new(
-        store: Store,
-        clock: Arc<dyn Clock>,
-        proof_arrived: Arc<Notify>,
-        concurrency: NonZeroUsize,
-        idle: Duration,
-    ) -> Self {
-        Self { store, clock, proof_arrived, concurrency, idle }
+    /// A verifier, woken by `proof_arrived` and looking by itself at its own pace. Nothing else that verifies on the same
+    /// database, ever, has its `name`.
+    pub fn new(store: Store, clock: Arc<dyn Clock>, proof_arrived: Arc<Notify>, name: String, pace: Pace) -> Self {
+        Self { store, clock, proof_arrived, name, claims: Arc::default(), pace }
     }
 
-    /// Judges whatever comes until `stop`; a batch that has begun is finished.
+    /// Judges whatever comes until `stop`; what has begun is finished.
     pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
+        let mut judging = JoinSet::new();
+        let ended = self.keep_busy(&mut judging, &stop).await;
+        while let Some(settled) = judging.join_next().await {
+            outcome(settled)?;
+        }
+        ended
+    }
+
+    async fn keep_busy(
+        &self,
+        judging: &mut JoinSet<Result<(), StoreError>>,
+        stop: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        let mut look = tokio::time::interval(QUEUE_LOOK);
         while !stop.is_cancelled() {
-            if self.judge_batch().await? > 0 {
-                continue;
-            }
+            self.fill(judging).await?;
             tokio::select! {
                 () = stop.cancelled() => break,
+                Some(settled) = judging.join_next() => outcome(settled)?,
                 () = self.proof_arrived.notified() => {}
-                () = tokio::time::sleep(self.idle) => {}
+                () = tokio::time::sleep(self.pace.idle) => {}
+                _ = look.tick() => self.measure_queue().await?,
             }
         }
         Ok(())
     }
 
-    /// Judges the proofs that have waited longest, one per thread, and returns how many these were.
+    /// Judges one claim of proofs to the end and returns how many these were.
     pub async fn judge_batch(&self) -> Result<usize, StoreError> {
-        let limit = i64::try_from(self.concurrency.get()).unwrap_or(i64::MAX);
-        let batch = self.store.oldest_proofs(limit).await?;
-        let count = batch.len();
-        metrics::gauge!("verification_queue_depth").set(self.store.waiting_proofs().await? as f64);
         let mut judging = JoinSet::new();
-        for pending in batch {
-            let (store, clock) = (self.store.clone(), Arc::clone(&self.clock));
-            judging.spawn(async move { settle(&store, clock.as_ref(), pending).await });
-        }
+        self.fill(&mut judging).await?;
+        let count = judging.len();
         while let Some(settled) = judging.join_next().await {
-            match settled {
-                Ok(result) => result?,
-                Err(error) => tracing::error!(%error, "a verification task died; its proof keeps its turn"),
-            }
+            outcome(settled)?;
         }
         Ok(count)
     }
+
+    /// Claims a proof for each free thread and begins to judge it.
+    async fn fill(&self, judging: &mut JoinSet<Result<(), StoreError>>) -> Result<(), StoreError> {
+        let free = self.pace.concurrency.get().saturating_sub(judging.len());
+        if free == 0 {
+            return Ok(());
+        }
+        let now_ms = self.clock.unix_ms();
+        let claim = Claim {
+            name: format!("{}/{}", self.name, self.claims.fetch_add(1, Ordering::Relaxed)),
+            until_ms: now_ms + self.pace.claim.as_millis() as i64,
+        };
+        for proof in self.store.claim_proofs(&claim, free, now_ms).await? {
+            let (store, clock) = (self.store.clone(), Arc::clone(&self.clock));
+            judging.spawn(async move { settle(&store, clock.as_ref(), proof).await });
+        }
+        Ok(())
+    }
+
+    async fn measure_queue(&self) -> Result<(), StoreError> {
+        let now_ms = self.clock.unix_ms();
+        let queue = self.store.verification_queue(now_ms).await?;
+        let oldest_ms = queue.oldest_at_ms.map_or(0, |at_ms| (now_ms - at_ms).max(0));
+        metrics::gauge!("verification_queue_depth").set(queue.waiting as f64);
+        metrics::gauge!("verification_queue_claimed").set(queue.claimed as f64);
+        metrics::gauge!("verification_queue_oldest_seconds").set(oldest_ms as f64 / 1000.0);
+        Ok(())
+    }
 }
 
-/// Judges one proof and stores the verdict.
-async fn settle(store: &Store, clock: &dyn Clock, pending: PendingProof) -> Result<(), StoreError> {
+/// What became of a proof that was judged.
+fn outcome(settled: Result<Result<(), StoreError>, JoinError>) -> Result<(), StoreError> {
+    settled.unwrap_or_else(|error| {
+        tracing::error!(%error, "a verification task died; its proof is judged again when its claim has run out");
+        Ok(())
+    })
+}
+
+/// Judges one proof and stores the verdict, unless its claim has passed to somebody else meanwhile.
+async fn settle(store: &Store, clock: &dyn Clock, proof: ClaimedProof) -> Result<(), StoreError> {
+    let Some(pending) = store.pending_proof(&proof).await? else { return Ok(()) };
     let challenge = pending.challenge.clone();
-    let (waited_ms, started) = (clock.unix_ms() - pending.proof_at_ms, clock.monotonic());
-    let verdict = tokio::task::spawn_blocking(move || verdict(&pending)).await.unwrap_or_else(|error| {
+    let (waited_ms, started) = (clock.unix_ms() - proof.proof_at_ms, clock.monotonic());
+    let verdict = tokio::task::spawn_blocking(move || verify(&pending)).await.unwrap_or_else(|error| {
         tracing::error!(challenge_id = %challenge.id, %error, "the verifier panicked on a proof");
         Verdict::Void(Loss::Verifier)
     });
@@ -94,8 +150,17 @@ async fn settle(store: &Store, clock: &dyn Clock, pending: PendingProof) -> Resu
     metrics::histogram!("verification_duration_seconds").record(took.as_secs_f64());
     let verify_ms = took.as_secs_f64() * 1000.0;
     failpoint::reach("validator.verify.before");
-    store.conclude(challenge.key, verdict, verify_ms, clock.unix_ms()).await?;
+    if !store.conclude(&proof, verdict, verify_ms, clock.unix_ms()).await? {
+        metrics::counter!("verification_claims_lost_total").increment(1);
+        tracing::warn!(
+            challenge_id = %challenge.id,
+            verify_ms,
+            "the claim ran out before the verdict, so somebody else judges this proof: raise validation.verification_claim"
+        );
+        return Ok(());
+    }
     failpoint::reach("validator.verify.after");
+    metrics::counter!("verification_verdicts_total", "verdict" => verdict.status().as_str()).increment(1);
     tracing::info!(
         peer = %challenge.hotkey,
         worker_id = %challenge.worker_id,
@@ -106,13 +171,16 @@ async fn settle(store: &Store, clock: &dyn Clock, pending: PendingProof) -> Resu
         "challenge judged"
     );
     if waited_ms > LATE_VERDICT_MS {
-        tracing::warn!(waited_ms, "proofs wait too long: raise validation.verification_concurrent");
+        tracing::warn!(
+            waited_ms,
+            "proofs wait too long: raise validation.verification_concurrent, or run `verifier` on more machines"
+        );
     }
     Ok(())
 }
 
 /// What a stored proof is worth. Blocks for the time of the arithmetic.
-fn verdict(pending: &PendingProof) -> Verdict {
+fn verify(pending: &PendingProof) -> Verdict {
     let challenge = &pending.challenge;
     let proofs: Vec<ProofResponse> = match serde_json::from_slice(&pending.body) {
         Ok(proofs) => proofs,

@@ -86,7 +86,7 @@ async fn a_verified_challenge_becomes_a_performance_and_a_failed_one_an_attempt(
         };
         assert!(store.commit_challenge(sent.key, &commitment).await.unwrap());
         assert!(store.accept_proof(sent.key, b"proof", NOW_MS).await.unwrap());
-        assert!(store.conclude(sent.key, verdict, 1.0, NOW_MS).await.unwrap());
+        store.judge_oldest(verdict, NOW_MS).await;
     }
 
     let (round, _) = scorer(&store, vec![neuron(0, MINER)]).score_once().await.unwrap();

@@ -103,19 +103,6 @@ pub struct NewCommitment {
     pub proof_deadline_at_ms: i64,
 }
 
-/// A stored proof that waits for its verdict.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PendingProof {
-    /// What was asked.
-    pub challenge: ChallengeRow,
-    /// What was committed.
-    pub root: NodeHash,
-    /// The proof as it was stored.
-    pub body: Vec<u8>,
-    /// When it arrived.
-    pub proof_at_ms: i64,
-}
-
 /// A finished challenge as scoring counts it; void ones are not among them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutcomeRow {
@@ -285,6 +272,15 @@ impl Store {
         row.as_ref().map(challenge_of).transpose()
     }
 
+    /// The challenge in this row.
+    pub(super) async fn challenge_by_key(&self, key: ChallengeKey) -> Result<Option<ChallengeRow>, StoreError> {
+        let row = sqlx::query(concat!(challenge_columns!(), " WHERE c.id = $1"))
+            .bind(key.0)
+            .fetch_optional(&self.reader)
+            .await?;
+        row.as_ref().map(challenge_of).transpose()
+    }
+
     /// Stores a commitment with the rows drawn for it; false, and nothing stored, when the challenge is no longer
     /// `sent`.
     pub async fn commit_challenge(&self, key: ChallengeKey, commitment: &NewCommitment) -> Result<bool, StoreError> {
@@ -349,81 +345,6 @@ impl Store {
             .bind(now_ms)
             .execute(&mut *transaction)
             .await?;
-        transaction.commit().await?;
-        Ok(true)
-    }
-
-    /// The proofs that have waited longest, oldest first, at most `limit`.
-    pub async fn oldest_proofs(&self, limit: i64) -> Result<Vec<PendingProof>, StoreError> {
-        let rows = sqlx::query(concat!(
-            challenge_columns!(", u.root, p.body, p.received_at"),
-            " JOIN challenge_proofs p ON p.challenge = c.id JOIN challenge_units u ON u.challenge = c.id
-              WHERE c.status = $1 ORDER BY p.received_at, c.id LIMIT $2"
-        ))
-        .bind(Status::Verifying.as_str())
-        .bind(limit)
-        .fetch_all(&self.reader)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(PendingProof {
-                    challenge: challenge_of(row)?,
-                    root: parsed("challenge_units", row, "root")?,
-                    body: row.try_get("body")?,
-                    proof_at_ms: row.try_get("received_at")?,
-                })
-            })
-            .collect()
-    }
-
-    /// How many proofs wait for their verdict.
-    pub async fn waiting_proofs(&self) -> Result<i64, StoreError> {
-        let row = sqlx::query("SELECT COUNT(*) AS waiting FROM challenges WHERE status = $1")
-            .bind(Status::Verifying.as_str())
-            .fetch_one(&self.reader)
-            .await?;
-        Ok(row.try_get("waiting")?)
-    }
-
-    /// Ends a challenge that is being verified and forgets its proof; false when it is no longer `verifying`.
-    pub async fn conclude(
-        &self,
-        key: ChallengeKey,
-        verdict: Verdict,
-        verify_ms: f64,
-        now_ms: i64,
-    ) -> Result<bool, StoreError> {
-        let (code, note) = verdict.reason().unzip();
-        let ok = i64::from(verdict == Verdict::Verified);
-        let mut transaction = self.begin().await?;
-        let moved = sqlx::query(
-            "UPDATE challenges SET status = $1, finished_at = $2, units_ok = $3, verify_ms = $4, fail_code = $5,
-                                   fail_note = $6
-             WHERE id = $7 AND status = $8",
-        )
-        .bind(verdict.status().as_str())
-        .bind(now_ms)
-        .bind(ok)
-        .bind(verify_ms)
-        .bind(code)
-        .bind(note)
-        .bind(key.0)
-        .bind(Status::Verifying.as_str())
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        if moved == 0 {
-            return Ok(false);
-        }
-        if verdict.status() != Status::Void {
-            sqlx::query("UPDATE challenge_units SET ok = $1, fail_code = $2 WHERE challenge = $3")
-                .bind(ok)
-                .bind(code)
-                .bind(key.0)
-                .execute(&mut *transaction)
-                .await?;
-        }
-        sqlx::query("DELETE FROM challenge_proofs WHERE challenge = $1").bind(key.0).execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(true)
     }

@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
     Step { version: 2, name: "refusals", text: include_str!("../../migrations/0002_refusals.sql") },
     Step { version: 3, name: "retention", text: include_str!("../../migrations/0003_retention.sql") },
     Step { version: 4, name: "gpu_challenges", text: include_str!("../../migrations/0004_gpu_challenges.sql") },
+    Step { version: 5, name: "verification_queue", text: include_str!("../../migrations/0005_verification_queue.sql") },
 ];
 
 const REGISTER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -128,12 +129,13 @@ fn expand_line(line: &str, engine: Engine) -> String {
         return line.to_owned();
     };
     let rest = words.next().unwrap_or_default();
-    let (alias, comma) = alias.strip_suffix(',').map_or((alias, ""), |alias| (alias, ","));
+    let end = alias.len() - usize::from(alias.ends_with([',', ';']));
+    let (alias, end) = alias.split_at(end);
     let Some(kind) = column_type(column, alias, engine) else {
         return line.to_owned();
     };
     let space = if rest.is_empty() { "" } else { " " };
-    format!("    {column} {kind}{comma}{space}{rest}")
+    format!("    {column} {kind}{end}{space}{rest}")
 }
 
 fn column_type(column: &str, alias: &str, engine: Engine) -> Option<String> {

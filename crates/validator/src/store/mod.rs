@@ -6,7 +6,7 @@
 //! [`Engine`].
 //!
 //! The files follow a challenge: [`heartbeat`] (who is there), [`gpu`] (with which cards), [`presence`] (since when),
-//! [`lease`] (rented or not), [`challenge`] (asked, answered, judged), [`refusal`] (what was not taken), [`round`]
+//! [`lease`] (rented or not), [`challenge`] (asked, answered), [`queue`] (judged), [`refusal`] (what was not taken), [`round`]
 //! (scored), [`submission`] (paid). [`migrate`] makes the tables they use, [`retention`] keeps them from
 //! growing for ever; [`reference`] reads the database of the Python validator, and [`import`] takes it over.
 //!
@@ -20,6 +20,7 @@ pub mod import;
 pub mod lease;
 pub mod migrate;
 pub mod presence;
+pub mod queue;
 pub mod reference;
 pub mod refusal;
 pub mod retention;

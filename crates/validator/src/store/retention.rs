@@ -285,7 +285,7 @@ mod tests {
         let commitment = NewCommitment { root, rows: vec![1], at_ms: THEN_MS, proof_deadline_at_ms: THEN_MS + 1 };
         assert!(store.commit_challenge(sent.key, &commitment).await.unwrap());
         assert!(store.accept_proof(sent.key, b"proof", THEN_MS).await.unwrap());
-        assert!(store.conclude(sent.key, Verdict::Verified, 1.0, THEN_MS).await.unwrap());
+        store.judge_oldest(Verdict::Verified, THEN_MS).await;
     }
 
     async fn rows(store: &Store, table: &str) -> i64 {

@@ -10,6 +10,20 @@ use std::str::FromStr;
 
 use sqlx::postgres::PgConnectOptions;
 
+macro_rules! claim {
+    ($lock:literal) => {
+        concat!(
+            "WITH due AS MATERIALIZED (
+                 SELECT challenge FROM challenge_proofs WHERE claimed_until IS NULL OR claimed_until < $3
+                 ORDER BY received_at, challenge LIMIT $4",
+            $lock,
+            ")
+             UPDATE challenge_proofs SET claimed_by = $1, claimed_until = $2
+             WHERE challenge IN (SELECT challenge FROM due) RETURNING challenge, received_at"
+        )
+    };
+}
+
 /// The two engines, and the statements that differ between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
@@ -40,6 +54,15 @@ impl Engine {
                  PRAGMA foreign_keys = ON"
             }
             (Self::Postgres, _) => "SET statement_timeout = 5000",
+        }
+    }
+
+    /// Statement "claim": gives the claim `$1`, until `$2`, to the oldest proofs that nobody holds at `$3`, at most `$4`.
+    /// A server skips what another process is claiming at this moment.
+    pub(super) fn claim(self) -> &'static str {
+        match self {
+            Self::Sqlite => claim!(""),
+            Self::Postgres => claim!(" FOR UPDATE SKIP LOCKED"),
         }
     }
 
