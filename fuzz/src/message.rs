@@ -6,7 +6,7 @@ use byteleap_protocol::challenge::{ChallengeData, ChallengeItem, ChallengeKind};
 use byteleap_protocol::frame::{FrameError, MinerFrame, WorkerFrame};
 use byteleap_protocol::payload::{
     CommitmentData, CommitmentResponse, ErrorAnswer, HeartbeatData, HeartbeatResponse, ProofData, ProofReceipt,
-    ProofResponse, SystemInfo, TaskRequest, TaskResponse, TokenRecord, TokenRequest, read_answer,
+    SystemInfo, TaskRequest, TaskResponse, TokenRecord, TokenRequest, read_answer,
 };
 use byteleap_protocol::{canonical, lenient};
 use serde::Serialize;
@@ -19,11 +19,7 @@ pub fn worker_frame(bytes: &[u8]) {
         Ok(frame) => {
             let again = WorkerFrame::decode(frame.encode().as_bytes()).unwrap();
             assert_eq!(again.encode(), frame.encode());
-            let proofs = match &frame {
-                WorkerFrame::ProofResponse { data, .. } => data.proofs.as_slice(),
-                _ => &[],
-            };
-            assert!(again == frame || !all_finite(proofs), "{frame:?} became {again:?}");
+            assert_eq!(again, frame);
             if let WorkerFrame::TaskResult(result) = &frame {
                 let _ = result.data.challenge_result();
             }
@@ -70,10 +66,7 @@ pub fn payload(bytes: &[u8]) {
         // Items that did not fit are not sent on.
         assert_eq!(reread(&batch), TaskResponse { refused_items: 0, ..batch });
     }
-    if let Some(proof) = read::<ProofData>(&value) {
-        let again = reread(&proof);
-        assert!(again == proof || !proof.proofs.iter().all(|unit| all_finite(std::slice::from_ref(unit))), "{proof:?}");
-    }
+    round_trip::<ProofData>(&value);
     if let Value::Object(object) = &value {
         definition(ChallengeKind::CpuMatrix, object);
         definition(ChallengeKind::GpuMatrix, object);
@@ -92,11 +85,6 @@ fn definition(kind: ChallengeKind, object: &byteleap_protocol::Object) {
 fn check_refusal(error: &FrameError) {
     assert!(error.to_string().len() <= 1024, "{error}");
     let _ = error.close_code();
-}
-
-/// A value that is not finite is written as null, and so does not come back equal.
-fn all_finite(proofs: &[ProofResponse]) -> bool {
-    proofs.iter().flat_map(|proof| &proof.coordinate_values).all(|value| value.0.is_finite())
 }
 
 fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {

@@ -1,7 +1,7 @@
 //! The grammars below all messages: JSON as it is read, JSON as it is written, and the texts of keys.
 
 use byteleap_protocol::hotkey::{Hotkey, Signature};
-use byteleap_protocol::lenient::{self, Lenient, Measured};
+use byteleap_protocol::lenient::{self, Lenient};
 use byteleap_protocol::{Object, canonical};
 use serde_json::Value;
 
@@ -32,7 +32,6 @@ pub fn lenient_json(bytes: &[u8]) {
     }
     let _ = bool::read(value.clone());
     let _ = Object::read(value.clone());
-    let _ = Measured::read(value.clone());
     let _ = Option::<f64>::read(value.clone());
     let _ = Vec::<String>::read(value.clone());
     let _ = Vec::<(u32, u32)>::read(value);

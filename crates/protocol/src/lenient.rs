@@ -14,7 +14,7 @@ use crate::Object;
 /// Reads one JSON text as Python does.
 ///
 /// The three bare tokens become the texts `"NaN"`, `"Infinity"` and `"-Infinity"`: a free object keeps them in a form
-/// that may be sent on, and only [`Measured`] reads them as a number.
+/// that may be sent on, and only [`crate::half`] reads them as a number.
 ///
 /// # Errors
 /// The text is not JSON, even in this wider sense.
@@ -79,26 +79,6 @@ pub fn read<'de, D: Deserializer<'de>, T: Lenient>(deserializer: D) -> Result<T,
 /// The value is neither null nor of the field's type.
 pub fn read_or_default<'de, D: Deserializer<'de>, T: Lenient + Default>(deserializer: D) -> Result<T, D::Error> {
     read::<D, Option<T>>(deserializer).map(Option::unwrap_or_default)
-}
-
-/// A measured number that may be not finite, in which case it counts as a failed value (miner-validator spec 3.3).
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, serde::Serialize)]
-#[serde(transparent)]
-pub struct Measured(pub f64);
-
-impl<'de> Deserialize<'de> for Measured {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read(deserializer)
-    }
-}
-
-impl Lenient for Measured {
-    fn read(value: Value) -> Result<Self, String> {
-        match &value {
-            Value::Null => Ok(Self(f64::NAN)),
-            _ => number(&value).map(Self).ok_or_else(|| "expected a number".to_owned()),
-        }
-    }
 }
 
 impl Lenient for Value {
@@ -232,9 +212,8 @@ mod tests {
     }
 
     #[test]
-    fn only_a_measured_value_may_be_not_finite() {
-        assert_eq!(Measured::read(json!("-Infinity")), Ok(Measured(f64::NEG_INFINITY)));
-        assert!(Measured::read(json!("NaN")).unwrap().0.is_nan());
+    fn a_float_is_finite() {
+        assert_eq!(f64::read(json!("1.5")), Ok(1.5));
         assert!(f64::read(json!("NaN")).is_err());
         assert!(f64::read(json!("Infinity")).is_err());
     }

@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use crate::challenge::ChallengeItem;
 use crate::code::ErrorCode;
+use crate::half::{self, Half};
 use crate::hotkey::Hotkey;
 use crate::id::{ChallengeId, RowHash, Unit, WorkerId};
-use crate::lenient::Measured;
 pub use crate::merkle::MerkleProof;
 use crate::merkle::NodeHash;
 use crate::{Object, lenient};
@@ -478,8 +478,8 @@ pub struct ProofResponse {
     /// Openings of the requested rows, in request order.
     pub merkle_proofs: Vec<MerkleProof>,
     /// GPU: one value per requested coordinate, then every requested row in full. Empty for the processor.
-    #[serde(default)]
-    pub coordinate_values: Vec<Measured>,
+    #[serde(default, deserialize_with = "half::read_list")]
+    pub coordinate_values: Vec<Half>,
 }
 
 /// A validator's answer to a proof.

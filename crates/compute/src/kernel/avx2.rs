@@ -75,6 +75,16 @@ pub(super) fn weigh<T: Word>(weights: &[T; DEPTH], rows: &[[T; WIDTH]; DEPTH], s
 }
 
 #[target_feature(enable = "avx2")]
+pub(super) fn draw_row(start: u32, row: &mut [f64]) {
+    portable::draw_row(start, row);
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn times_column(row: &[f64], start: u32) -> f64 {
+    portable::times_column(row, start)
+}
+
+#[target_feature(enable = "avx2")]
 pub(super) fn spin(rounds: u32) -> u64 {
     const SUMS: usize = ROWS * VECTORS;
     let column = black_box(_mm256_set1_epi32(3));

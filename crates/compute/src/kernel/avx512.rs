@@ -88,6 +88,16 @@ pub(super) fn weigh<T: Word>(weights: &[T; DEPTH], rows: &[[T; WIDTH]; DEPTH], s
     portable::weigh(weights, rows, sums);
 }
 
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn draw_row(start: u32, row: &mut [f64]) {
+    portable::draw_row(start, row);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn times_column(row: &[f64], start: u32) -> f64 {
+    portable::times_column(row, start)
+}
+
 #[target_feature(enable = "avx512f,avx512vnni")]
 pub(super) fn spin(rounds: u32) -> u64 {
     const SUMS: usize = TILE_ROWS * VECTORS;

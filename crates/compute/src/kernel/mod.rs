@@ -32,7 +32,7 @@ mod sha_ni;
 use std::fmt;
 use std::sync::LazyLock;
 
-pub use portable::{DEPTH, WIDTH, Word};
+pub use portable::{DEPTH, ELEMENT_LANES, WIDTH, Word};
 
 /// Rows of a tile of the product: with [`TILE_COLUMNS`], 24 sums of 16 lanes, of 32 registers.
 pub const TILE_ROWS: usize = 12;
@@ -165,6 +165,19 @@ impl Kernel {
     #[inline]
     pub(crate) fn weigh<T: Word>(self, weights: &[T; DEPTH], rows: &[[T; WIDTH]; DEPTH], sums: &mut [T; WIDTH]) {
         dispatch!(self, weigh(weights, rows, sums));
+    }
+
+    /// Draws a row of a GPU's matrix A: element k from the word `start` ^ k·2^16. Whole lanes only.
+    #[inline]
+    pub(crate) fn draw_row(self, start: u32, row: &mut [f64]) {
+        dispatch!(self, draw_row(start, row));
+    }
+
+    /// The sum of a row of A times a column of a GPU's matrix B, whose element k is drawn from the word `start` ^ k. Whole lanes
+    /// only.
+    #[inline]
+    pub(crate) fn times_column(self, row: &[f64], start: u32) -> f64 {
+        dispatch!(self, times_column(row, start))
     }
 
     /// Multiplies and adds in registers alone, to see what the machine can do at best. Returns the number of

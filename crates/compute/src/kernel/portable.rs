@@ -158,6 +158,43 @@ pub(super) fn weigh<T: Word>(weights: &[T; DEPTH], rows: &[[T; WIDTH]; DEPTH], s
     }
 }
 
+/// Elements of a GPU's matrices that are drawn side by side.
+pub const ELEMENT_LANES: usize = 32;
+
+/// An element from its word (worker-miner spec 5.4): 16 bits as a number in [-1, 1).
+#[inline(always)]
+fn element(word: u32) -> f64 {
+    const HALF_RANGE: i32 = 32_768;
+    let mut hash = word.wrapping_mul(0x9e37_79b9).wrapping_add(0x85eb_ca6b);
+    hash ^= hash >> 16;
+    hash = hash.wrapping_mul(0x85eb_ca6b);
+    f64::from((hash & 0xffff) as i32 - HALF_RANGE) * (1.0 / HALF_RANGE as f64)
+}
+
+#[inline(always)]
+pub(super) fn draw_row(start: u32, row: &mut [f64]) {
+    let (lanes, _) = row.as_chunks_mut::<ELEMENT_LANES>();
+    for (part, lanes) in lanes.iter_mut().enumerate() {
+        let first = (part * ELEMENT_LANES) as u32;
+        for (lane, place) in lanes.iter_mut().enumerate() {
+            *place = element(start ^ ((first + lane as u32) << 16));
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn times_column(row: &[f64], start: u32) -> f64 {
+    let (lanes, _) = row.as_chunks::<ELEMENT_LANES>();
+    let mut sums = [0.0; ELEMENT_LANES];
+    for (part, lanes) in lanes.iter().enumerate() {
+        let first = (part * ELEMENT_LANES) as u32;
+        for (lane, (sum, weight)) in sums.iter_mut().zip(lanes).enumerate() {
+            *sum += weight * element(start ^ (first + lane as u32));
+        }
+    }
+    sums.iter().sum()
+}
+
 pub(super) fn spin(rounds: u32) -> u64 {
     const SUMS: usize = 32;
     let mut sums = [0_i32; SUMS];

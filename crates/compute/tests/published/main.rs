@@ -3,3 +3,4 @@
 
 mod cpu_matrix;
 mod dynamic_size;
+mod gpu_matrix;

@@ -5,10 +5,10 @@ use byteleap_protocol::frame::{
     ChallengeResult, MinerFrame, ProofAnswer, ProofQuery, Register, TaskAssignment, TaskOutcome, TaskResult,
     TaskTimestamps, TokenAnswer, WorkerFrame, WorkerHeartbeat,
 };
+use byteleap_protocol::half::Half;
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::{ChallengeId, GpuUuid, MessageId, RowHash, Unit, WorkerId};
 use byteleap_protocol::join::JoinSecret;
-use byteleap_protocol::lenient::Measured;
 use byteleap_protocol::merkle::{MerkleProof, MerkleTree, NodeHash};
 use byteleap_protocol::payload::{
     AnswerError, ChallengeTimestamps, Commitment, CommitmentData, CommitmentResponse, HeartbeatData, HeartbeatResponse,
@@ -92,7 +92,7 @@ fn proof_response() -> impl Strategy<Value = ProofResponse> {
         unit(),
         prop::collection::vec(any::<[u8; 8]>().prop_map(RowHash), 0..4),
         prop::collection::vec(merkle_proof(), 0..3),
-        prop::collection::vec((-1e5..1e5_f64).prop_map(Measured), 0..5),
+        prop::collection::vec((-6e4..6e4_f64).prop_map(Half::from_f64), 0..5),
     )
         .prop_map(|(uuid, row_hashes, merkle_proofs, coordinate_values)| ProofResponse {
             uuid,
@@ -370,7 +370,7 @@ fn an_item_that_does_not_fit_does_not_cost_the_batch() {
 fn a_value_that_is_not_finite_is_a_failed_value_and_no_reason_to_refuse_the_proof() {
     let text = r#"{"uuid":"GPU-1","row_hashes":[],"merkle_proofs":[],"coordinate_values":[1, NaN, -Infinity]}"#;
     let proof: ProofResponse = serde_json::from_value(lenient::parse(text).unwrap()).unwrap();
-    assert_eq!(proof.coordinate_values.iter().filter(|value| value.0.is_finite()).count(), 1);
+    assert_eq!(proof.coordinate_values.iter().filter(|value| value.is_finite()).count(), 1);
 }
 
 #[test]
