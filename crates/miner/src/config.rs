@@ -16,7 +16,13 @@ use byteleap_daemon::{
     logging,
 };
 
-use crate::validators::select::{Policy, Whitelist};
+use crate::{
+    validators::select::{self, Whitelist},
+    workers::{
+        door::{self, Policy},
+        tls,
+    },
+};
 
 /// The miner's table of keys.
 pub const KEYS: &[Key] = &[
@@ -51,8 +57,30 @@ pub const KEYS: &[Key] = &[
         .default("90"),
     Key::integer("worker_management.max_workers", 1, 10_000, "workers served at once; validators count 100")
         .default("100"),
+    Key::text("worker_management.tls.mode", "off: ws:// only; on: wss:// too, on the same port; required: wss:// only")
+        .parsed::<tls::Mode>()
+        .default("on"),
+    Key::text("worker_management.tls.cert", "certificate chain (PEM); default: a self-signed one, kept in state_dir"),
+    Key::text("worker_management.tls.key", "its private key (PEM)"),
+    Key::text(
+        "worker_management.auth",
+        "open: anyone may join, but an enrolled worker_id only with its key; enrolled: only workers that prove a key \
+         enrolled by 'workers enroll'; required: as enrolled, and only over wss://",
+    )
+    .parsed::<Policy>()
+    .default("open"),
+    Key::text(
+        "worker_management.vm_tokens",
+        "who gets VM enrolment tokens: authenticated, workers with an enrolled key over wss://; any: every worker",
+    )
+    .check(vm_tokens)
+    .default("authenticated"),
     admin::listen_key("127.0.0.1:7798"),
 ];
+
+fn vm_tokens(text: &str) -> Result<(), String> {
+    if ["authenticated", "any"].contains(&text) { Ok(()) } else { Err("authenticated or any".to_owned()) }
+}
 
 /// The settings of one run.
 #[derive(Debug, Clone)]
@@ -66,7 +94,7 @@ pub struct Settings {
     /// Pause between refreshes of the validator list.
     pub sync_interval: Duration,
     /// Which validators are used.
-    pub policy: Policy,
+    pub policy: select::Policy,
     /// Failures in a row before an address is left alone.
     pub blacklist_threshold: u32,
     /// How long it is left alone.
@@ -87,6 +115,14 @@ pub struct Settings {
     pub silence_timeout: Duration,
     /// Workers served at once.
     pub max_workers: usize,
+    /// What the workers' port speaks.
+    pub tls_mode: tls::Mode,
+    /// Where its certificate comes from.
+    pub certificate: tls::Origin,
+    /// Which workers are served.
+    pub auth: door::Policy,
+    /// Whether VM enrolment tokens go to workers that are not authenticated.
+    pub tokens_to_anyone: bool,
     /// Where the admin endpoint listens.
     pub admin: SocketAddr,
 }
@@ -106,21 +142,48 @@ impl Settings {
     /// Reads the settings from a checked configuration; `state_directory` is systemd's `$STATE_DIRECTORY`.
     ///
     /// # Errors
-    /// What the table cannot express: entries of the whitelist that are no hotkey or no address, all at once.
+    /// What the table cannot express, all at once: entries of the whitelist that are no hotkey or no address, and keys that
+    /// do not go together.
     pub fn read(config: &Config, state_directory: Option<PathBuf>) -> Result<Self, Error> {
-        let whitelist = whitelist(config)?;
+        let mut problems = Vec::new();
+        let whitelist = whitelist(config, &mut problems);
+        let (mut tls_mode, auth) =
+            (config.parsed("worker_management.tls.mode"), config.parsed("worker_management.auth"));
+        match (tls_mode, auth) {
+            (tls::Mode::Off, Policy::Required) => problems.push(config.problem(
+                "worker_management.auth",
+                "required needs TLS: set worker_management.tls.mode to on or required",
+            )),
+            (_, Policy::Required) => tls_mode = tls::Mode::Required,
+            _ => {}
+        }
+        let state_dir =
+            config.get::<Option<PathBuf>>("state_dir").or(state_directory).unwrap_or_else(|| folder_of(config.file()));
+        let files = (config.get("worker_management.tls.cert"), config.get("worker_management.tls.key"));
+        let certificate = match files {
+            (Some(certificate), Some(key)) => tls::Origin::Files(tls::Files { certificate, key }),
+            (None, None) => tls::Origin::SelfSigned(state_dir.clone()),
+            (Some(_), None) => {
+                problems.push(config.problem("worker_management.tls.key", "is required beside tls.cert"));
+                tls::Origin::SelfSigned(state_dir.clone())
+            }
+            (None, Some(_)) => {
+                problems.push(config.problem("worker_management.tls.cert", "is required beside tls.key"));
+                tls::Origin::SelfSigned(state_dir.clone())
+            }
+        };
+        if !problems.is_empty() {
+            return Err(Error { problems });
+        }
         Ok(Self {
             netuid: config.get("netuid"),
             network: config.get("subtensor.network"),
             allow_insecure: config.get("subtensor.allow_insecure"),
             sync_interval: config.seconds("metagraph.sync_interval"),
-            policy: Policy { whitelist, min_stake_tao: config.get("metagraph.validator_min_stake_tao") },
+            policy: select::Policy { whitelist, min_stake_tao: config.get("metagraph.validator_min_stake_tao") },
             blacklist_threshold: config.get("metagraph.blacklist.threshold"),
             blacklist_ttl: config.seconds("metagraph.blacklist.ttl_seconds"),
-            state_dir: config
-                .get::<Option<PathBuf>>("state_dir")
-                .or(state_directory)
-                .unwrap_or_else(|| folder_of(config.file())),
+            state_dir,
             wallet: WalletLocation {
                 path: config.get("wallet.path"),
                 name: config.get("wallet.name"),
@@ -132,6 +195,10 @@ impl Settings {
             silence_check_interval: config.seconds("worker_management.heartbeat_interval"),
             silence_timeout: config.seconds("worker_management.heartbeat_timeout"),
             max_workers: config.get("worker_management.max_workers"),
+            tls_mode,
+            certificate,
+            auth,
+            tokens_to_anyone: config.get::<String>("worker_management.vm_tokens") == "any",
             admin: config.parsed("http.listen"),
         })
     }
@@ -145,10 +212,9 @@ fn folder_of(file: Option<&Path>) -> PathBuf {
     }
 }
 
-fn whitelist(config: &Config) -> Result<Whitelist, Error> {
+fn whitelist(config: &Config, problems: &mut Vec<Problem>) -> Whitelist {
     const NAME: &str = "metagraph.validator_whitelist";
     let mut whitelist = Whitelist::new();
-    let mut problems: Vec<Problem> = Vec::new();
     for (hotkey, address) in config.get::<BTreeMap<String, Option<String>>>(NAME) {
         let parsed = hotkey.parse().map_err(|error| format!("{hotkey} is no hotkey: {error}")).and_then(|hotkey| {
             let address =
@@ -162,7 +228,7 @@ fn whitelist(config: &Config) -> Result<Whitelist, Error> {
             Err(message) => problems.push(config.problem(NAME, message)),
         }
     }
-    if problems.is_empty() { Ok(whitelist) } else { Err(Error { problems }) }
+    whitelist
 }
 
 #[cfg(test)]
@@ -218,6 +284,17 @@ mod tests {
         let addresses: Vec<_> = settings.policy.whitelist.values().collect();
         assert_eq!(addresses, [&None, &Some("203.0.113.7:9091".parse().expect("an address"))]);
         assert_eq!(settings.wallet.name, "miner-testnet");
+    }
+
+    #[test]
+    fn keys_of_the_workers_port_that_do_not_go_together_are_named() {
+        let keys = |yaml: &str| load(&format!("worker_management:\n{yaml}")).map_err(|error| error.to_string());
+        let error = keys("  auth: required\n  tls: {mode: off, cert: /etc/c.pem}\n").expect_err("two problems");
+        assert!(error.contains("needs TLS") && error.contains("tls.key"), "{error}");
+        let settings = keys("  auth: required\n").expect("settings");
+        assert_eq!(settings.tls_mode, tls::Mode::Required, "a required key is proved over TLS only");
+        assert_eq!(keys("  tls: {mode: on}\n").expect("settings").tls_mode, tls::Mode::On);
+        assert!(keys("  vm_tokens: some\n").is_err() && keys("  auth: closed\n").is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use byteleap_chain::{Chain, Subtensor, Wallet};
@@ -21,11 +22,13 @@ use byteleap_host::service::{Daemon, ServiceCommand};
 use byteleap_miner::{
     FAILPOINTS,
     config::{KEYS, Settings},
+    enroll,
     service::{self, DRAIN_DEADLINE, World},
     status::Status,
+    workers::tls::{self, Certificate},
 };
-use byteleap_protocol::hotkey::Signer;
-use clap::{Parser, Subcommand};
+use byteleap_protocol::{hotkey::Signer, id::WorkerId, worker_key::WorkerKey};
+use clap::{ArgGroup, Parser, Subcommand};
 use tokio::net::TcpListener;
 
 /// Name of the log file in `logging.log_dir`.
@@ -68,7 +71,34 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum WorkersCommand {
     /// List the workers that are connected.
-    List,
+    List {
+        /// List the enrolled keys and their workers instead, connected or not.
+        #[arg(long)]
+        enrolled: bool,
+    },
+    /// Enrol a worker: by its key, or by a one-time token for `byteleap-worker join`.
+    #[command(group(ArgGroup::new("what").required(true).args(["key", "token"])))]
+    Enroll {
+        /// The worker's public key, as `byteleap-worker status` shows it.
+        key: Option<WorkerKey>,
+        /// The worker that the key is for; otherwise the first that registers with it.
+        #[arg(long, requires = "key")]
+        worker_id: Option<WorkerId>,
+        /// Print a join token, which enrols one worker.
+        #[arg(long)]
+        token: bool,
+        /// How long the token can be used, as 90s, 30m, 1h or 7d.
+        #[arg(long, default_value = "1h", value_parser = enroll::parse_life)]
+        expires: Duration,
+        /// Where workers reach this miner, as wss://miner.example:7799; default: where it listens.
+        #[arg(long, requires = "token")]
+        url: Option<String>,
+    },
+    /// Take a worker's key back; its connection is closed.
+    Revoke {
+        /// Its worker_id or its key.
+        who: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -92,7 +122,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Service(command) => {
             SERVICE.execute(&command, &example(KEYS)).map_err(|error| Failure::with_code(error.code(), error))
         }
-        Command::Workers(WorkersCommand::List) => show(configured()?.1.admin, Status::workers_table),
+        Command::Workers(command) => workers(&configured()?.1, command),
         Command::Status => show(configured()?.1.admin, Status::page),
     }
 }
@@ -132,7 +162,17 @@ async fn check(settings: Settings) -> Result<(), Failure> {
     if let Err(error) = TcpListener::bind((host.as_str(), *port)).await {
         problems.push(format!("workers cannot be served on {host}:{port} (does a miner run already?): {error}"));
     }
+    let mut certificate = None;
+    if settings.tls_mode != tls::Mode::Off {
+        match Certificate::look(&settings.certificate) {
+            Ok(found) => certificate = found,
+            Err(error) => problems.push(tasks::chain(&error)),
+        }
+    }
     if problems.is_empty() {
+        if let Some(certificate) = certificate {
+            writeln!(io::stdout(), "miner_fingerprint: {}", certificate.fingerprint)?;
+        }
         return Ok(writeln!(io::stdout(), "all well")?);
     }
     let count = problems.len();
@@ -146,6 +186,24 @@ fn chain(settings: &Settings) -> Result<Arc<dyn Chain>, Failure> {
 fn wallet(settings: &Settings) -> Result<Wallet, Failure> {
     let wallet = &settings.wallet;
     Ok(Wallet::load(&wallet.path, &wallet.name, &wallet.hotkey)?)
+}
+
+/// Lists workers, or changes the book of enrolled ones.
+fn workers(settings: &Settings, command: WorkersCommand) -> Result<(), Failure> {
+    let now_ms = SystemClock::new().unix_ms();
+    let text = match command {
+        WorkersCommand::List { enrolled: false } => return show(settings.admin, Status::workers_table),
+        WorkersCommand::List { enrolled: true } => enroll::enrolled(settings)?,
+        WorkersCommand::Enroll { key: Some(key), worker_id, .. } => {
+            enroll::enroll(settings, key, worker_id.as_ref(), now_ms)?;
+            format!("enrolled {key}\n")
+        }
+        WorkersCommand::Enroll { key: None, expires, url, .. } => {
+            format!("{}\n", enroll::invite(settings, url, expires, now_ms)?)
+        }
+        WorkersCommand::Revoke { who } => enroll::revoke(settings, &who)?,
+    };
+    Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
 /// Asks the running miner for its status and prints a view of it.

@@ -17,7 +17,14 @@ use crate::{
     relay::{flow::Relay, heartbeat::Heartbeat, logbook::Logbook, poll::Poll, token},
     status::Status,
     validators::{Blacklist, Validators},
-    workers::{connection::Desk, listen, registry::Registry},
+    workers::{
+        connection::Desk,
+        door::Door,
+        enrolment::{BookFile, BookFileError},
+        listen::{self, Port},
+        registry::Registry,
+        tls::{self, Certificate, CertificateError},
+    },
 };
 
 /// How long challenges under way may finish after the stop, while workers stay connected.
@@ -81,6 +88,12 @@ pub enum StartError {
     /// The admin port is taken.
     #[error(transparent)]
     Admin(#[from] BindError),
+    /// The workers' port has no certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// Nobody could tell an enrolled worker from a stranger.
+    #[error(transparent)]
+    Enrolment(#[from] BookFileError),
     /// No HTTP client can be made.
     #[error("the HTTP client cannot be made")]
     Client(#[from] reqwest::Error),
@@ -102,10 +115,16 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     let World { chain, signer, clock, metrics } = world;
     let own = signer.hotkey();
     let uid = registered_uid(&*chain, settings.netuid, own).await?;
+    let certificate = match settings.tls_mode {
+        tls::Mode::Off => None,
+        tls::Mode::On | tls::Mode::Required => Some(Certificate::open(&settings.certificate)?),
+    };
+    let fingerprint = certificate.as_ref().map(|certificate| certificate.fingerprint);
     let (listener, workers) = bind(&settings.listen).await?;
     let admin = Admin::bind(settings.admin).await?;
 
     let registry = Registry::new(settings.max_workers, Arc::clone(&clock));
+    let door_clock = Arc::clone(&clock);
     let blacklist = Blacklist::new(settings.blacklist_threshold, settings.blacklist_ttl);
     let validators =
         Validators::new(chain, settings.netuid, settings.policy.clone(), blacklist, signer, Arc::clone(&clock))?;
@@ -118,8 +137,13 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     let heartbeat = Heartbeat::new(validators.clone(), registry.clone(), clock, own);
     let workers_stop = CancellationToken::new();
 
-    let desk = Desk { registry: registry.clone(), tokens };
-    tasks.service("workers", |_| endless(listen::serve(listener, desk, workers_stop.clone())));
+    let door = Door::open(settings.auth, BookFile::in_directory(&settings.state_dir), door_clock)?;
+    let desk =
+        Desk { registry: registry.clone(), door: door.clone(), tokens_to_anyone: settings.tokens_to_anyone, tokens };
+    let tls = certificate.map(|certificate| certificate.acceptor());
+    let port = Port { listener, tls, is_plain_served: settings.tls_mode != tls::Mode::Required };
+    tasks.service("workers", |_| endless(listen::serve(port, desk, workers_stop.clone())));
+    tasks.service("enrolment", |stop| endless(door.watch(registry.clone(), stop)));
     let (timeout, pause) = (settings.silence_timeout, settings.silence_check_interval);
     let guarded = registry.clone();
     tasks.service("silence", |stop| endless(async move { guarded.guard_against_silence(timeout, pause, stop).await }));
@@ -143,12 +167,15 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     });
     let addresses = Addresses { workers, admin: admin.address() };
     let status = StatusPage::new(move || {
-        let status = Status::collect(own, uid, workers, &registry, &validators);
+        let status = Status::collect(own, uid, workers, fingerprint, &registry, &validators);
         async move { serde_json::json!(status) }
     });
     let pages = Pages { readiness: Readiness::new(), metrics, status, routes: axum::Router::new() };
     tasks.service("admin", |stop| admin.serve(pages, stop));
     tracing::info!(hotkey = %own, uid, netuid = settings.netuid, listen = %workers, "miner started");
+    if let Some(fingerprint) = fingerprint {
+        tracing::info!(%fingerprint, "workers may dial wss://, with this miner_fingerprint where the certificate is self-signed");
+    }
     Ok(addresses)
 }
 

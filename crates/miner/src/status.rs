@@ -6,10 +6,14 @@ use std::{fmt::Write as _, net::SocketAddr};
 use byteleap_protocol::{
     hotkey::Hotkey,
     id::{ChallengeId, WorkerId},
+    join::CertificateFingerprint,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{validators::Validators, workers::registry::Registry};
+use crate::{
+    validators::Validators,
+    workers::{door::Standing, registry::Registry},
+};
 
 /// The answer of `GET /status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +24,9 @@ pub struct Status {
     pub uid: u16,
     /// Where workers dial.
     pub listen: SocketAddr,
+    /// The certificate of that port, for `miner_fingerprint` in a worker's configuration; none without TLS.
+    #[serde(default)]
+    pub fingerprint: Option<CertificateFingerprint>,
     /// The workers that are connected.
     pub workers: Vec<WorkerStatus>,
     /// The validators in use.
@@ -35,6 +42,10 @@ pub struct WorkerStatus {
     pub name: String,
     /// Its software version.
     pub version: String,
+    /// What it has proved.
+    pub standing: Standing,
+    /// Whether its link is encrypted.
+    pub is_tls: bool,
     /// The challenges that it takes.
     pub capabilities: Vec<String>,
     /// The challenge that it works on; none when idle.
@@ -54,11 +65,25 @@ pub struct ValidatorStatus {
     pub address: SocketAddr,
 }
 
+impl WorkerStatus {
+    /// How the worker is connected and what it has proved, in a few words.
+    fn link(&self) -> String {
+        let scheme = if self.is_tls { "wss" } else { "ws" };
+        match self.standing {
+            Standing::Enrolled(_) => format!("{scheme} enrolled"),
+            // The key in full, for `workers enroll`.
+            Standing::Unenrolled(key) => format!("{scheme} not enrolled: {key}"),
+            Standing::Unproved => format!("{scheme} not authenticated"),
+        }
+    }
+}
+
 impl Status {
     pub(crate) fn collect(
         hotkey: Hotkey,
         uid: u16,
         listen: SocketAddr,
+        fingerprint: Option<CertificateFingerprint>,
         registry: &Registry,
         validators: &Validators,
     ) -> Self {
@@ -66,6 +91,8 @@ impl Status {
             worker_id: worker.worker_id,
             name: worker.name,
             version: worker.version,
+            standing: worker.standing,
+            is_tls: worker.is_tls,
             capabilities: worker.capabilities,
             task: worker.task,
             connected_at_ms: worker.connected_at_ms,
@@ -75,13 +102,20 @@ impl Status {
             let axon = validator.axon();
             ValidatorStatus { hotkey: axon.hotkey, address: axon.address }
         });
-        Self { hotkey, uid, listen, workers: workers.collect(), validators: validators.collect() }
+        Self { hotkey, uid, listen, fingerprint, workers: workers.collect(), validators: validators.collect() }
     }
 
     /// The whole status for people.
     #[must_use]
     pub fn page(&self, now_ms: i64) -> String {
         let mut page = format!("hotkey   {}\nuid      {}\nworkers  {}\n", self.hotkey, self.uid, self.listen);
+        if let Some(fingerprint) = self.fingerprint {
+            let _ = writeln!(page, "tls      {fingerprint}");
+        }
+        let unproved = self.workers.iter().filter(|worker| !matches!(worker.standing, Standing::Enrolled(_))).count();
+        if unproved > 0 {
+            let _ = writeln!(page, "\n{unproved} of {} workers are not authenticated: see LINK", self.workers.len());
+        }
         page.push('\n');
         page.push_str(&self.workers_table(now_ms));
         page.push('\n');
@@ -99,6 +133,7 @@ impl Status {
                 worker.worker_id.to_string(),
                 worker.name.clone(),
                 worker.task.as_ref().map_or_else(|| "online".to_owned(), |task| format!("busy {task}")),
+                worker.link(),
                 worker.version.clone(),
                 worker.capabilities.join(","),
                 worker
@@ -106,7 +141,7 @@ impl Status {
                     .map_or_else(|| "never".to_owned(), |at| format!("{} s ago", (now_ms - at) / 1000)),
             ]
         });
-        table(["WORKER", "NAME", "STATUS", "VERSION", "CAPABILITIES", "HEARTBEAT"], rows.collect())
+        table(["WORKER", "NAME", "STATUS", "LINK", "VERSION", "CAPABILITIES", "HEARTBEAT"], rows.collect())
     }
 }
 
@@ -132,6 +167,8 @@ fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use byteleap_protocol::worker_key::WorkerKey;
+
     use super::*;
 
     #[test]
@@ -140,6 +177,8 @@ mod tests {
             worker_id: WorkerId::new(id).expect("an id"),
             name: "rack\u{1b}[2J".to_owned(),
             version: "0.1.0".to_owned(),
+            standing: task.map_or(Standing::Unproved, |_| Standing::Enrolled(WorkerKey([7; 32]))),
+            is_tls: task.is_some(),
             capabilities: vec!["cpu_matrix".to_owned()],
             task: task.map(|task| ChallengeId::new(task).expect("an id")),
             connected_at_ms: 0,
@@ -149,14 +188,15 @@ mod tests {
             hotkey: Hotkey([1; 32]),
             uid: 7,
             listen: "127.0.0.1:7799".parse().expect("an address"),
+            fingerprint: None,
             workers: vec![worker("w1", Some("c1")), worker("worker-2", None)],
             validators: vec![],
         };
         assert_eq!(
             status.workers_table(12_000),
-            "WORKER    NAME      STATUS   VERSION  CAPABILITIES  HEARTBEAT\n\
-             w1        rack?[2J  busy c1  0.1.0    cpu_matrix    7 s ago\n\
-             worker-2  rack?[2J  online   0.1.0    cpu_matrix    never\n"
+            "WORKER    NAME      STATUS   LINK                  VERSION  CAPABILITIES  HEARTBEAT\n\
+             w1        rack?[2J  busy c1  wss enrolled          0.1.0    cpu_matrix    7 s ago\n\
+             worker-2  rack?[2J  online   ws not authenticated  0.1.0    cpu_matrix    never\n"
         );
     }
 }

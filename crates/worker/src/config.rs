@@ -7,6 +7,7 @@ use std::time::Duration;
 use byteleap_daemon::config::{Config, Key};
 use byteleap_daemon::{admin, logging};
 use byteleap_protocol::id::WorkerId;
+use byteleap_protocol::join::CertificateFingerprint;
 
 use crate::link::url::MinerUrl;
 
@@ -21,9 +22,15 @@ pub const KEYS: &[Key] = &[
     Key::text("worker_name", "display name, at most 128 bytes; without it the worker_id is shown").check(short),
     Key::text("worker_id", "fixed identity; without it one is computed at the first start and kept in state_dir")
         .parsed::<WorkerId>(),
-    Key::text("miner_url", "the miner's worker port, as ws://<host>:<port>")
+    Key::text("miner_url", "the miner's worker port, as ws://<host>:<port>, or wss:// for an encrypted link")
         .parsed::<MinerUrl>()
         .default("ws://127.0.0.1:7799"),
+    Key::text(
+        "miner_fingerprint",
+        "certificate that the miner must show on wss://, as byteleap-miner status prints it; default: any that this \
+         machine's authorities vouch for",
+    )
+    .parsed::<CertificateFingerprint>(),
     Key::integer("reconnect_interval", 1, INTERVAL_MAX_S, "first pause before a new attempt, s; grows up to 60")
         .default("5"),
     Key::integer("ping_interval", 1, INTERVAL_MAX_S, "pause between pings to the miner, s").default("15"),
@@ -62,6 +69,8 @@ pub struct Settings {
     pub worker_id: Option<WorkerId>,
     /// Where the miner listens.
     pub miner_url: MinerUrl,
+    /// The certificate by which it is known.
+    pub miner_fingerprint: Option<CertificateFingerprint>,
     /// First pause before a new attempt to connect.
     pub reconnect_interval: Duration,
     /// Pause between pings.
@@ -92,6 +101,7 @@ impl Settings {
             worker_name: config.get("worker_name"),
             worker_id: config.parsed_optional("worker_id"),
             miner_url: config.parsed("miner_url"),
+            miner_fingerprint: config.parsed_optional("miner_fingerprint"),
             reconnect_interval: config.seconds("reconnect_interval"),
             ping_interval: config.seconds("ping_interval"),
             ping_timeout: config.seconds("ping_timeout"),

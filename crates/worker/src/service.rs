@@ -10,6 +10,7 @@ use byteleap_daemon::clock::{Clock, SystemClock};
 use byteleap_daemon::tasks::{self, Signals, Tasks};
 use byteleap_host::identity;
 use byteleap_protocol::id::WorkerId;
+use byteleap_protocol::worker_key::{WorkerKey, WorkerSecret};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -18,7 +19,7 @@ use crate::challenge::run::{Limits, Runner};
 use crate::config::Settings;
 use crate::host;
 use crate::link::session::capabilities;
-use crate::link::{Identity, Link, LinkState, Timing, dial};
+use crate::link::{Identity, Link, LinkState, Timing, dial, key};
 use crate::outbox::Outbox;
 
 /// How long a stop may take.
@@ -43,7 +44,9 @@ enum IdentityError {
 pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<(), Failure> {
     warn_of_what_is_missing(&settings);
     let worker_id = worker_id(&settings, root).await?;
-    tracing::info!(%worker_id, version = env!("CARGO_PKG_VERSION"), "worker starts");
+    let secret = Arc::new(worker_secret(&settings).await?);
+    let public_key = secret.public();
+    tracing::info!(%worker_id, %public_key, version = env!("CARGO_PKG_VERSION"), "worker starts");
     let admin = Admin::bind(settings.http_listen).await?;
     let metrics = record_metrics()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -57,8 +60,14 @@ pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<()
     let runner = Runner::new(limits, clock.clone(), cache.clone(), outbox.clone());
     let (state, link_state) = watch::channel(LinkState::Away { reason: "not connected yet".to_owned() });
     let link = Link {
-        identity: Identity { worker_id: worker_id.clone(), worker_name: settings.worker_name.clone() },
+        identity: Identity {
+            worker_id: worker_id.clone(),
+            worker_name: settings.worker_name.clone(),
+            secret,
+            state_dir: settings.state_dir.clone(),
+        },
         url: settings.miner_url.clone(),
+        pinned: settings.miner_fingerprint,
         timing: Timing::new(
             settings.reconnect_interval,
             settings.heartbeat_interval,
@@ -73,7 +82,7 @@ pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<()
         state,
         gate: readiness.gate("miner", "not connected yet"),
     };
-    let status = status(worker_id, &settings, link_state, runner.clone(), outbox);
+    let status = status(worker_id, public_key, &settings, link_state, runner.clone(), outbox);
     let pages = Pages { readiness, metrics, status, routes: Default::default() };
 
     let tasks = Tasks::new();
@@ -92,7 +101,7 @@ pub async fn check(settings: &Settings) -> Vec<String> {
     {
         problems.push(tasks::chain(&error));
     }
-    if let Err(error) = dial::dial(&settings.miner_url, CHECK_DEADLINE).await {
+    if let Err(error) = dial::dial(&settings.miner_url, settings.miner_fingerprint, CHECK_DEADLINE).await {
         problems.push(tasks::chain(&error));
     }
     problems
@@ -120,6 +129,15 @@ async fn results(settings: &Settings, clock: &dyn Clock) -> ResultCache {
     ResultCache::default()
 }
 
+/// The key that proves this worker, made at the first start.
+async fn worker_secret(settings: &Settings) -> Result<WorkerSecret, Failure> {
+    let state_dir = settings.state_dir.clone();
+    match tokio::task::spawn_blocking(move || key::load_or_create(&state_dir)).await {
+        Ok(secret) => Ok(secret?),
+        Err(panic) => Err(Failure::runtime(panic)),
+    }
+}
+
 /// The configured identity, else the kept one, made at the first start.
 async fn worker_id(settings: &Settings, root: &Path) -> Result<WorkerId, IdentityError> {
     if let Some(worker_id) = &settings.worker_id {
@@ -138,12 +156,14 @@ async fn worker_id(settings: &Settings, root: &Path) -> Result<WorkerId, Identit
 /// The body of `/status`.
 fn status(
     worker_id: WorkerId,
+    public_key: WorkerKey,
     settings: &Settings,
     link: watch::Receiver<LinkState>,
     runner: Runner,
     outbox: Arc<Outbox>,
 ) -> Status {
     let miner_url = settings.miner_url.to_string();
+    let miner_fingerprint = settings.miner_fingerprint;
     let worker_name = settings.worker_name.clone();
     Status::new(move || {
         let connection = match &*link.borrow() {
@@ -152,9 +172,11 @@ fn status(
         };
         let status: Value = json!({
             "worker_id": worker_id,
+            "public_key": public_key,
             "worker_name": worker_name,
             "version": env!("CARGO_PKG_VERSION"),
             "miner_url": miner_url,
+            "miner_fingerprint": miner_fingerprint,
             "connection": connection,
             "capabilities": capabilities(),
             "tasks": runner.held_tasks(),

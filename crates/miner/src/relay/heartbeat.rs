@@ -133,6 +133,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::workers::door::Standing;
 
     fn worker(system_info: serde_json::Value) -> WorkerView {
         let serde_json::Value::Object(system_info) = system_info else { panic!("an object") };
@@ -141,6 +142,9 @@ mod tests {
             worker_id: WorkerId::new("w1").expect("an id"),
             name: "rack 1".to_owned(),
             version: "0.1.0".to_owned(),
+            standing: Standing::Unproved,
+            is_tls: false,
+            address: [203, 0, 113, 7].into(),
             capabilities: vec!["cpu_matrix".to_owned()],
             system_info,
             connected_at_ms: 1_760_000_000_250,

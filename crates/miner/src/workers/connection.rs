@@ -1,6 +1,6 @@
 //! One worker's connection: registration first, then frames both ways until either side ends it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use byteleap_protocol::{
     code::CloseCode,
@@ -9,7 +9,7 @@ use byteleap_protocol::{
 };
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     time::{Instant, MissedTickBehavior},
 };
@@ -17,21 +17,25 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Bytes, Error, Message,
+        error::ProtocolError,
         protocol::{CloseFrame, frame::coding::CloseCode as WireCode},
     },
 };
 use tokio_util::sync::CancellationToken;
 
-use super::registry::{Delivery, Generation, Link, Registry};
+use super::{
+    door::{Door, Peer},
+    registry::{Delivery, Generation, Link, Registry},
+};
 
 /// How long an unregistered connection may stay silent (worker-miner spec 1.3).
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Pause between pings (1.2).
-const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// Pause between pings; the reference's 20 s (1.2) would find a half-open connection only after 50.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
 
-/// How long after a ping the peer may stay silent (1.2).
-const PONG_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after the last thing heard of a peer its connection is given up: one ping unanswered for 25 s.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// How long the peer may take to accept one frame.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,13 +49,20 @@ const OUTGOING_FRAMES: usize = 16;
 /// Messages above this size, in bytes, are decoded off the runtime: the proofs of eight GPUs take tens of milliseconds.
 const INLINE_DECODE_BYTES: usize = 64 * 1024;
 
-type Socket = WebSocketStream<TcpStream>;
+/// What a WebSocket runs over: a TCP or a TLS stream.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// What connections share with the rest of the miner.
 #[derive(Debug, Clone)]
 pub struct Desk {
     /// The workers table.
     pub registry: Registry,
+    /// Judges who may be in it.
+    pub door: Door,
+    /// Whether enrolment tokens go to workers that are not authenticated.
+    pub tokens_to_anyone: bool,
     /// Where enrolment token requests go.
     pub tokens: mpsc::Sender<TokenRequest>,
 }
@@ -90,9 +101,9 @@ fn count_ignored(reason: &'static str) {
 }
 
 /// Serves one WebSocket until its end. `permit` is held until the worker has registered.
-pub(super) async fn serve(
-    mut socket: Socket,
-    peer: SocketAddr,
+pub(super) async fn serve<S: Stream>(
+    mut socket: WebSocketStream<S>,
+    peer: Peer,
     desk: Desk,
     stop: CancellationToken,
     permit: OwnedSemaphorePermit,
@@ -107,7 +118,7 @@ pub(super) async fn serve(
     let end = match first {
         Ok(register) => registered(&mut socket, peer, register, &desk, &stop).await,
         Err(end) => {
-            tracing::debug!(%peer, ?end, "connection ended before registration");
+            tracing::debug!(peer = %peer.address, ?end, "connection ended before registration");
             end
         }
     };
@@ -118,14 +129,14 @@ pub(super) async fn serve(
 }
 
 /// Waits for the first message, which must be a valid `register`.
-async fn registration(socket: &mut Socket, peer: SocketAddr) -> Result<Register, End> {
+async fn registration<S: Stream>(socket: &mut WebSocketStream<S>, peer: Peer) -> Result<Register, End> {
     loop {
         let Some(data) = payload(socket.next().await)? else { continue };
         return match decode(data).await {
             Ok(WorkerFrame::Register(register)) => Ok(register),
             Ok(_) => Err(End::Close(CloseCode::InvalidRegistration)),
             Err(error) => {
-                tracing::warn!(%peer, %error, "registration refused");
+                tracing::warn!(peer = %peer.address, %error, "registration refused");
                 Err(End::Close(error.close_code()))
             }
         };
@@ -133,34 +144,42 @@ async fn registration(socket: &mut Socket, peer: SocketAddr) -> Result<Register,
 }
 
 /// From acknowledgement to the end of the connection.
-async fn registered(
-    socket: &mut Socket,
-    peer: SocketAddr,
+async fn registered<S: Stream>(
+    socket: &mut WebSocketStream<S>,
+    peer: Peer,
     register: Register,
     desk: &Desk,
     stop: &CancellationToken,
 ) -> End {
     let worker_id = register.worker_id.clone();
+    let standing = match desk.door.admit(&register, &peer).await {
+        Ok(standing) => standing,
+        Err(unwelcome) => {
+            tracing::warn!(%worker_id, peer = %peer.address, reason = %unwelcome, "worker turned away");
+            return End::Close(unwelcome.code);
+        }
+    };
     let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES);
     let (goodbye, asked_to_close) = oneshot::channel();
-    let generation = match desk.registry.register(register, Link { outgoing, goodbye }) {
+    let link = Link { outgoing, goodbye, address: peer.address.ip(), is_tls: peer.is_tls(), standing };
+    let generation = match desk.registry.register(register, link) {
         Ok(generation) => generation,
         Err(full) => {
-            tracing::warn!(%worker_id, %peer, reason = %full, "worker refused");
+            tracing::warn!(%worker_id, peer = %peer.address, reason = %full, "worker refused");
             return End::Close(CloseCode::WorkerLimit);
         }
     };
-    tracing::info!(%worker_id, %peer, "worker registered");
+    tracing::info!(%worker_id, peer = %peer.address, is_tls = peer.is_tls(), ?standing, "worker registered");
     let mut session = Session { socket, desk, worker_id: &worker_id, generation, token: None };
     let end = session.run(frames, asked_to_close, stop).await;
     desk.registry.leave(&worker_id, generation);
-    tracing::info!(%worker_id, %peer, ?end, "worker left");
+    tracing::info!(%worker_id, peer = %peer.address, ?end, "worker left");
     end
 }
 
 /// A registered worker's connection.
-struct Session<'a> {
-    socket: &'a mut Socket,
+struct Session<'a, S> {
+    socket: &'a mut WebSocketStream<S>,
     desk: &'a Desk,
     worker_id: &'a WorkerId,
     generation: Generation,
@@ -168,7 +187,7 @@ struct Session<'a> {
     token: Option<oneshot::Receiver<TokenAnswer>>,
 }
 
-impl Session<'_> {
+impl<S: Stream> Session<'_, S> {
     /// Serves the connection until it ends, and says how.
     async fn run(
         &mut self,
@@ -193,13 +212,8 @@ impl Session<'_> {
                 answer = outcome(&mut self.token) => self.answer_token(answer).await,
                 code = &mut asked_to_close => Err(End::Close(code.unwrap_or(CloseCode::GoingAway))),
                 () = stop.cancelled() => Err(End::Close(CloseCode::Normal)),
-                _ = pings.tick() => {
-                    if last_heard.elapsed() > PING_INTERVAL + PONG_TIMEOUT {
-                        Err(End::Close(CloseCode::Internal))
-                    } else {
-                        write(self.socket, Message::Ping(Bytes::new())).await
-                    }
-                }
+                _ = pings.tick() => write(self.socket, Message::Ping(Bytes::new())).await,
+                () = tokio::time::sleep_until(last_heard + SILENCE_TIMEOUT) => Err(End::Close(CloseCode::Internal)),
             };
         }
     }
@@ -224,15 +238,31 @@ impl Session<'_> {
             }
             WorkerFrame::TaskResult(result) => {
                 let challenge_id = result.task_id.clone();
-                if registry.deliver_result(self.worker_id, result) == Delivery::Unasked {
-                    count_ignored("unasked_result");
-                    tracing::warn!(worker_id = %self.worker_id, %challenge_id, "result of a task that the worker does not hold");
+                match registry.deliver_result(self.worker_id, self.generation, result) {
+                    Delivery::Accepted => {}
+                    Delivery::Unasked => {
+                        count_ignored("unasked_result");
+                        tracing::warn!(worker_id = %self.worker_id, %challenge_id, "result of a task that the worker does not hold");
+                    }
+                    Delivery::Foreign => {
+                        count_ignored("foreign_result");
+                        tracing::warn!(worker_id = %self.worker_id, %challenge_id, "result of another worker's task: closed");
+                        return Err(End::Close(CloseCode::ForeignTask));
+                    }
                 }
             }
             WorkerFrame::ProofResponse { message_id, data } => {
-                if registry.deliver_proof(self.worker_id, &message_id, data) == Delivery::Unasked {
-                    count_ignored("unasked_proof");
-                    tracing::warn!(worker_id = %self.worker_id, %message_id, "proof that the worker was not asked for");
+                match registry.deliver_proof(self.worker_id, self.generation, &message_id, data) {
+                    Delivery::Accepted => {}
+                    Delivery::Unasked => {
+                        count_ignored("unasked_proof");
+                        tracing::warn!(worker_id = %self.worker_id, %message_id, "proof that the worker was not asked for");
+                    }
+                    Delivery::Foreign => {
+                        count_ignored("foreign_proof");
+                        tracing::warn!(worker_id = %self.worker_id, %message_id, "proof that another worker was asked for: closed");
+                        return Err(End::Close(CloseCode::ForeignTask));
+                    }
                 }
             }
             WorkerFrame::VmgwEnrollTokenRequest { data } => self.ask_for_token(&data.worker_id).await?,
@@ -250,6 +280,9 @@ impl Session<'_> {
             (1002, "worker_id mismatch")
         } else if self.token.is_some() {
             (1001, "token request already in progress")
+        } else if !self.desk.tokens_to_anyone && !self.desk.registry.is_authenticated(self.worker_id, self.generation) {
+            tracing::warn!(worker_id = %self.worker_id, "no enrolment token for a worker that is not authenticated");
+            UNAUTHENTICATED
         } else {
             let (answer, awaited) = oneshot::channel();
             let request = TokenRequest { worker_id: self.worker_id.clone(), answer };
@@ -285,6 +318,13 @@ impl Session<'_> {
 /// The answer when the token service cannot be reached.
 const NO_TOKEN: (i64, &str) = (1003, "communication service unavailable");
 
+/// The answer over a link that nobody has proved to be the worker's alone.
+const UNAUTHENTICATED: (i64, &str) = (
+    1003,
+    "this link is not authenticated: join this worker to its miner (byteleap-miner workers enroll --token), or set \
+     worker_management.vm_tokens: any there",
+);
+
 fn refused((code, error): (i64, &str)) -> TokenAnswer {
     TokenAnswer { code, error: Some(error.to_owned()), ..TokenAnswer::default() }
 }
@@ -304,6 +344,8 @@ fn payload(message: Option<Result<Message, Error>>) -> Result<Option<Bytes>, End
         Some(Ok(Message::Binary(data))) => Ok(Some(data)),
         Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(None),
         Some(Err(Error::Capacity(_))) => Err(End::Close(CloseCode::TooLarge)),
+        Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Err(End::Gone),
+        Some(Err(Error::Protocol(_))) => Err(End::Close(CloseCode::Protocol)),
         Some(Ok(Message::Close(_)) | Err(_)) | None => Err(End::Gone),
     }
 }
@@ -316,7 +358,7 @@ async fn decode(data: Bytes) -> Result<WorkerFrame, FrameError> {
     tokio::task::spawn_blocking(move || WorkerFrame::decode(&data)).await.unwrap_or(Err(FrameError::NotJson))
 }
 
-async fn write(socket: &mut Socket, message: Message) -> Result<(), End> {
+async fn write<S: Stream>(socket: &mut WebSocketStream<S>, message: Message) -> Result<(), End> {
     match tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(End::Gone),
@@ -325,7 +367,7 @@ async fn write(socket: &mut Socket, message: Message) -> Result<(), End> {
 }
 
 /// Says goodbye and waits for the peer to say it too, so that it reads the code before the socket closes.
-async fn close(socket: &mut Socket, code: CloseCode) {
+async fn close<S: Stream>(socket: &mut WebSocketStream<S>, code: CloseCode) {
     let frame = CloseFrame { code: WireCode::from(code.number()), reason: code.text().into() };
     if socket.close(Some(frame)).await.is_ok() {
         while let Some(Ok(_)) = socket.next().await {}

@@ -1,13 +1,19 @@
-//! The port that workers dial: accepts connections, answers the HTTP upgrade, and hands WebSockets on.
+//! The port that workers dial: accepts connections, plain and TLS on the same port, answers the HTTP upgrade, and hands
+//! WebSockets on.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use byteleap_protocol::frame::MAX_WORKER_FRAME_BYTES;
+use byteleap_protocol::{
+    frame::MAX_WORKER_FRAME_BYTES,
+    worker_key::{Channel, EXPORTER_LABEL, Nonce},
+};
+use rand_core::OsRng;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::protocol::{Role, WebSocketConfig},
@@ -15,11 +21,12 @@ use tokio_tungstenite::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    connection::{self, Desk},
+    connection::{self, Desk, Stream},
+    door::Peer,
     upgrade::{self, Answer},
 };
 
-/// Read buffer of one connection, in bytes. It is allocated at once, so the library's 128 KiB would cost a hundred
+/// Read buffer of one connection, plain or TLS, in bytes. It is allocated at once, so the library's 128 KiB would cost a hundred
 /// idle workers 13 MB.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 
@@ -27,14 +34,27 @@ const READ_BUFFER_BYTES: usize = 8 * 1024;
 /// turned away when all workers come back at once.
 const MAX_UNREGISTERED: usize = 32;
 
-/// How long the HTTP head may take, and our answer to it.
+/// First byte of a TLS connection, a handshake record (RFC 8446, 5.1). No HTTP method begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// How long the TLS handshake and the HTTP head may take, and our answer to it.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause after a failed `accept`, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// What the port speaks.
+pub(crate) struct Port {
+    pub(crate) listener: TcpListener,
+    /// Present where TLS is served.
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// Whether plain connections are served too.
+    pub(crate) is_plain_served: bool,
+}
+
 /// Serves workers until `stop`, then waits until every connection is closed.
-pub(crate) async fn serve(listener: TcpListener, desk: Desk, stop: CancellationToken) {
+pub(crate) async fn serve(port: Port, desk: Desk, stop: CancellationToken) {
+    let Port { listener, tls, is_plain_served } = port;
     let unregistered = Arc::new(Semaphore::new(MAX_UNREGISTERED));
     let connections = TaskTracker::new();
     loop {
@@ -42,7 +62,7 @@ pub(crate) async fn serve(listener: TcpListener, desk: Desk, stop: CancellationT
             () = stop.cancelled() => break,
             Ok(permit) = Arc::clone(&unregistered).acquire_owned() => permit,
         };
-        let (stream, peer) = tokio::select! {
+        let (stream, address) = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
@@ -53,10 +73,17 @@ pub(crate) async fn serve(listener: TcpListener, desk: Desk, stop: CancellationT
                 }
             },
         };
-        let (desk, stop) = (desk.clone(), stop.clone());
+        let (desk, stop, tls) = (desk.clone(), stop.clone(), tls.clone());
         connections.spawn(async move {
-            if let Some(socket) = handshake(stream, peer).await {
-                connection::serve(socket, peer, desk, stop, permit).await;
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, open(stream, tls, is_plain_served)).await {
+                Ok(Ok(Opened::Plain(socket, channel))) => {
+                    connection::serve(socket, Peer { address, channel }, desk, stop, permit).await;
+                }
+                Ok(Ok(Opened::Tls(socket, channel))) => {
+                    connection::serve(*socket, Peer { address, channel }, desk, stop, permit).await;
+                }
+                Ok(Err(reason)) => count_refused(address, &reason),
+                Err(_) => count_refused(address, "handshake timed out"),
             }
         });
     }
@@ -65,42 +92,58 @@ pub(crate) async fn serve(listener: TcpListener, desk: Desk, stop: CancellationT
     connections.wait().await;
 }
 
-/// Answers the HTTP head; gives a WebSocket if it asked for one properly.
-async fn handshake(mut stream: TcpStream, peer: SocketAddr) -> Option<WebSocketStream<TcpStream>> {
+fn count_refused(address: SocketAddr, reason: &str) {
+    metrics::counter!("worker_upgrades_refused_total").increment(1);
+    tracing::debug!(peer = %address, reason, "no worker connection");
+}
+
+/// A WebSocket, and what ties a proof to it.
+enum Opened {
+    Plain(WebSocketStream<TcpStream>, Channel),
+    /// Boxed, since it is much the larger.
+    Tls(Box<WebSocketStream<TlsStream<TcpStream>>>, Channel),
+}
+
+/// Tells TLS from plain HTTP by the first byte, and opens a WebSocket over either.
+async fn open(mut stream: TcpStream, tls: Option<TlsAcceptor>, is_plain_served: bool) -> Result<Opened, String> {
     // Frames are small and answered one by one; waiting to fill a segment would only add delay.
     let _ = stream.set_nodelay(true);
-    let exchange = async {
-        let (head, rest) = upgrade::read_head(&mut stream).await.map_err(|error| error.to_string())?;
-        let answer = upgrade::answer(&head);
-        let (Answer::Switch(text) | Answer::Refuse(text)) = &answer;
-        stream.write_all(text.as_bytes()).await.map_err(|error| error.to_string())?;
-        match answer {
-            Answer::Switch(_) => Ok(rest),
-            Answer::Refuse(text) => {
-                let _ = stream.shutdown().await;
-                Err(text.lines().next().unwrap_or_default().to_owned())
-            }
+    let mut first = [0];
+    stream.peek(&mut first).await.map_err(|error| error.to_string())?;
+    let nonce = Nonce::random(&mut OsRng);
+    match tls {
+        Some(tls) if first == [TLS_HANDSHAKE] => {
+            let stream = tls.accept(stream).await.map_err(|error| error.to_string())?;
+            let exported = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None);
+            let exported = exported.map_err(|error| error.to_string())?;
+            let socket = upgrade(stream, nonce).await?;
+            Ok(Opened::Tls(Box::new(socket), Channel { nonce, exported: Some(exported) }))
         }
-    };
-    let refused = || metrics::counter!("worker_upgrades_refused_total").increment(1);
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, exchange).await {
-        Ok(Ok(rest)) => {
-            let config = WebSocketConfig::default()
-                .read_buffer_size(READ_BUFFER_BYTES)
-                .write_buffer_size(0)
-                .max_message_size(Some(MAX_WORKER_FRAME_BYTES))
-                .max_frame_size(Some(MAX_WORKER_FRAME_BYTES));
-            Some(WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config)).await)
-        }
-        Ok(Err(reason)) => {
-            refused();
-            tracing::debug!(%peer, reason, "no worker connection");
-            None
-        }
-        Err(_) => {
-            refused();
-            tracing::debug!(%peer, "no worker connection: handshake timed out");
-            None
+        _ if is_plain_served => Ok(Opened::Plain(upgrade(stream, nonce).await?, Channel { nonce, exported: None })),
+        _ => {
+            upgrade::read_head(&mut stream).await.map_err(|error| error.to_string())?;
+            stream.write_all(upgrade::tls_required().as_bytes()).await.map_err(|error| error.to_string())?;
+            let _ = stream.shutdown().await;
+            Err("plain, where TLS is required".to_owned())
         }
     }
+}
+
+/// Answers the HTTP head; gives a WebSocket if it asked for one properly.
+async fn upgrade<S: Stream>(mut stream: S, nonce: Nonce) -> Result<WebSocketStream<S>, String> {
+    let (head, rest) = upgrade::read_head(&mut stream).await.map_err(|error| error.to_string())?;
+    let answer = upgrade::answer(&head, nonce);
+    let (Answer::Switch(text) | Answer::Refuse(text)) = &answer;
+    stream.write_all(text.as_bytes()).await.map_err(|error| error.to_string())?;
+    stream.flush().await.map_err(|error| error.to_string())?;
+    if let Answer::Refuse(text) = answer {
+        let _ = stream.shutdown().await;
+        return Err(text.lines().next().unwrap_or_default().to_owned());
+    }
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_WORKER_FRAME_BYTES))
+        .max_frame_size(Some(MAX_WORKER_FRAME_BYTES));
+    Ok(WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config)).await)
 }

@@ -11,6 +11,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,9 +23,12 @@ use byteleap_protocol::{
     code::CloseCode,
     frame::{MinerFrame, ProofAnswer, Register, TaskAssignment, TaskOutcome, TaskResult, WorkerHeartbeat},
     id::{ChallengeId, MessageId, WorkerId},
+    worker_key::WorkerKey,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+
+use super::door::Standing;
 
 /// Which connection an entry of the table belongs to; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +41,30 @@ pub(super) struct Link {
     pub(super) outgoing: mpsc::Sender<MinerFrame>,
     /// Asks the connection to close; fires at most once.
     pub(super) goodbye: oneshot::Sender<CloseCode>,
+    /// Where it comes from.
+    pub(super) address: IpAddr,
+    /// Whether it is a TLS link.
+    pub(super) is_tls: bool,
+    /// What its worker has proved.
+    pub(super) standing: Standing,
+}
+
+/// To whom a task belongs, whatever name it goes by: only its owner's result is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// Whoever proves this enrolled key.
+    Key(WorkerKey),
+    /// Whoever registers under the task's `worker_id` from this address.
+    Address(IpAddr),
+}
+
+impl Link {
+    fn owner(&self) -> Owner {
+        match self.standing {
+            Standing::Enrolled(key) => Owner::Key(key),
+            Standing::Unenrolled(_) | Standing::Unproved => Owner::Address(self.address),
+        }
+    }
 }
 
 /// A worker as others may see it.
@@ -48,6 +76,12 @@ pub struct WorkerView {
     pub name: String,
     /// Software version of the worker.
     pub version: String,
+    /// What it has proved.
+    pub standing: Standing,
+    /// Whether its link is encrypted.
+    pub is_tls: bool,
+    /// Where it comes from.
+    pub address: IpAddr,
     /// Kinds of challenges it takes, as last reported.
     pub capabilities: Vec<String>,
     /// Host data, as last reported.
@@ -94,6 +128,8 @@ pub(super) enum Delivery {
     Accepted,
     /// This worker was not asked for it, or not any more.
     Unasked,
+    /// Another worker was.
+    Foreign,
 }
 
 impl Delivery {
@@ -147,6 +183,8 @@ struct Entry {
 struct Task {
     number: u64,
     challenge_id: ChallengeId,
+    /// None for a task of a former process until its worker is back: the first to register under its name is taken for it.
+    owner: Option<Owner>,
     awaiting: Awaiting,
 }
 
@@ -181,6 +219,9 @@ impl Registry {
         }
         let generation = Generation(table.next_number());
         let worker_id = register.worker_id;
+        if let Some(task) = table.tasks.get_mut(&worker_id) {
+            task.owner.get_or_insert(link.owner());
+        }
         let entry = Entry {
             generation,
             link,
@@ -257,6 +298,41 @@ impl Registry {
         silent
     }
 
+    /// Judges every connected worker anew: those that fail are removed and told to close, the others get the standing that
+    /// they were found to have.
+    pub(super) fn judge_again<E>(
+        &self,
+        judge: impl Fn(&WorkerId, Standing) -> Result<Standing, E>,
+    ) -> Vec<(WorkerId, E)>
+    where
+        for<'a> CloseCode: From<&'a E>,
+    {
+        let mut dismissed = Vec::new();
+        let mut table = self.table();
+        for (worker_id, entry) in &mut table.workers {
+            match judge(worker_id, entry.link.standing) {
+                Ok(standing) => entry.link.standing = standing,
+                Err(reason) => dismissed.push((worker_id.clone(), reason)),
+            }
+        }
+        for (worker_id, reason) in &dismissed {
+            if let Some(entry) = table.workers.remove(worker_id) {
+                let _ = entry.link.goodbye.send(CloseCode::from(reason));
+            }
+            table.abandon_proof(worker_id);
+        }
+        drop(table);
+        self.changes.send_replace(());
+        dismissed
+    }
+
+    /// Whether this connection is encrypted and its worker has proved an enrolled key.
+    pub(super) fn is_authenticated(&self, worker_id: &WorkerId, generation: Generation) -> bool {
+        let mut table = self.table();
+        let owned = table.owned(worker_id, generation);
+        owned.is_some_and(|entry| entry.link.is_tls && matches!(entry.link.standing, Standing::Enrolled(_)))
+    }
+
     /// Removes silent workers, looking every `pause`, until `stop`.
     pub(crate) async fn guard_against_silence(&self, timeout: Duration, pause: Duration, stop: CancellationToken) {
         loop {
@@ -270,32 +346,37 @@ impl Registry {
         }
     }
 
-    /// Hands a result to the task it belongs to, if this worker holds it.
-    pub(super) fn deliver_result(&self, worker_id: &WorkerId, result: TaskResult) -> Delivery {
+    /// Hands a result to the task it belongs to, if this connection is its owner's. One that comes after the task has
+    /// ended is unasked; one for a task that another owner holds is foreign.
+    pub(super) fn deliver_result(&self, worker_id: &WorkerId, generation: Generation, result: TaskResult) -> Delivery {
         let mut table = self.table();
-        let Some(task) = table.tasks.get_mut(worker_id) else { return Delivery::Unasked };
-        if task.challenge_id != result.task_id {
-            return Delivery::Unasked;
-        }
-        match std::mem::replace(&mut task.awaiting, Awaiting::Nothing) {
-            Awaiting::Outcome { answer, .. } => Delivery::of(answer.send(result.data)),
-            other => {
-                task.awaiting = other;
-                Delivery::Unasked
-            }
+        match table.claim(worker_id, generation, |task| task.challenge_id == result.task_id) {
+            Ok(task) => match std::mem::replace(&mut task.awaiting, Awaiting::Nothing) {
+                Awaiting::Outcome { answer, .. } => Delivery::of(answer.send(result.data)),
+                other => {
+                    task.awaiting = other;
+                    Delivery::Unasked
+                }
+            },
+            Err(refused) => refused,
         }
     }
 
     /// Hands a proof to whoever asked this worker for it under the same `message_id`.
-    pub(super) fn deliver_proof(&self, worker_id: &WorkerId, asked: &MessageId, proof: ProofAnswer) -> Delivery {
+    pub(super) fn deliver_proof(
+        &self,
+        worker_id: &WorkerId,
+        generation: Generation,
+        asked: &MessageId,
+        proof: ProofAnswer,
+    ) -> Delivery {
         let mut table = self.table();
-        let Some(task) = table.tasks.get_mut(worker_id) else { return Delivery::Unasked };
-        match std::mem::replace(&mut task.awaiting, Awaiting::Nothing) {
-            Awaiting::Proof { message_id, answer } if message_id == *asked => Delivery::of(answer.send(proof)),
-            other => {
-                task.awaiting = other;
-                Delivery::Unasked
-            }
+        match table.claim(worker_id, generation, |task| task.awaits_proof(asked)) {
+            Ok(task) => match std::mem::replace(&mut task.awaiting, Awaiting::Nothing) {
+                Awaiting::Proof { answer, .. } => Delivery::of(answer.send(proof)),
+                Awaiting::Nothing | Awaiting::Outcome { .. } => Delivery::Unasked,
+            },
+            Err(refused) => refused,
         }
     }
 
@@ -312,7 +393,8 @@ impl Registry {
         let mut table = self.table();
         let worker_id = table.choose(target, capability)?;
         let number = table.next_number();
-        let task = Task { number, challenge_id: challenge_id.clone(), awaiting: Awaiting::Nothing };
+        let owner = table.workers.get(&worker_id).map(|entry| entry.link.owner());
+        let task = Task { number, challenge_id: challenge_id.clone(), owner, awaiting: Awaiting::Nothing };
         table.tasks.insert(worker_id.clone(), task);
         drop(table);
         self.changes.send_replace(());
@@ -327,7 +409,8 @@ impl Registry {
             return None;
         }
         let number = table.next_number();
-        let task = Task { number, challenge_id: challenge_id.clone(), awaiting: Awaiting::Nothing };
+        let owner = table.workers.get(worker_id).map(|entry| entry.link.owner());
+        let task = Task { number, challenge_id: challenge_id.clone(), owner, awaiting: Awaiting::Nothing };
         table.tasks.insert(worker_id.clone(), task);
         Some(number)
     }
@@ -402,6 +485,9 @@ impl Registry {
                 worker_id: worker_id.clone(),
                 name: entry.name.clone(),
                 version: entry.version.clone(),
+                standing: entry.link.standing,
+                is_tls: entry.link.is_tls,
+                address: entry.link.address,
                 capabilities: entry.capabilities.clone(),
                 system_info: entry.system_info.clone(),
                 connected_at_ms: entry.connected_at_ms,
@@ -418,10 +504,33 @@ impl Registry {
     }
 }
 
+impl Task {
+    fn awaits_proof(&self, asked: &MessageId) -> bool {
+        matches!(&self.awaiting, Awaiting::Proof { message_id, .. } if message_id == asked)
+    }
+}
+
 impl Table {
     fn next_number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
+    }
+
+    /// The task that a worker means, if this connection is its owner's; otherwise why its answer is refused.
+    fn claim(
+        &mut self,
+        worker_id: &WorkerId,
+        generation: Generation,
+        is_meant: impl Fn(&Task) -> bool,
+    ) -> Result<&mut Task, Delivery> {
+        // A replaced connection has nothing to say any more; its worker says it again on the new one.
+        let present = self.owned(worker_id, generation).ok_or(Delivery::Unasked)?;
+        let owner = Some(present.link.owner());
+        if !self.tasks.get(worker_id).is_some_and(&is_meant) {
+            let is_held = self.tasks.values().any(is_meant);
+            return Err(if is_held { Delivery::Foreign } else { Delivery::Unasked });
+        }
+        self.tasks.get_mut(worker_id).filter(|task| task.owner == owner).ok_or(Delivery::Foreign)
     }
 
     fn owned(&mut self, worker_id: &WorkerId, generation: Generation) -> Option<&mut Entry> {
@@ -434,6 +543,7 @@ impl Table {
         let (Some(entry), Some(task)) = (self.workers.get(worker_id), self.tasks.get_mut(worker_id)) else { return };
         if let Awaiting::Outcome { assignment, told, .. } = &mut task.awaiting
             && *told != Some(entry.generation)
+            && task.owner == Some(entry.link.owner())
         {
             let data = TaskAssignment::clone(assignment);
             if entry.link.outgoing.try_send(MinerFrame::TaskAssignment { data }).is_ok() {
@@ -498,6 +608,10 @@ mod tests {
         }
 
         fn register(&self, worker: &str) -> Result<Ends, Full> {
+            self.register_from(worker, [127, 0, 0, 1], Standing::Unproved)
+        }
+
+        fn register_from(&self, worker: &str, address: [u8; 4], standing: Standing) -> Result<Ends, Full> {
             let (outgoing, frames) = mpsc::channel(1);
             let (goodbye, asked_to_close) = oneshot::channel();
             let register = Register {
@@ -508,7 +622,9 @@ mod tests {
                 system_info: Object::new(),
                 identity: None,
             };
-            let generation = self.registry.register(register, Link { outgoing, goodbye })?;
+            let generation = self
+                .registry
+                .register(register, Link { outgoing, goodbye, address: address.into(), is_tls: false, standing })?;
             Ok(Ends { frames, goodbye: asked_to_close, generation })
         }
 

@@ -5,11 +5,15 @@
 //! decision is a pure function of the head, so that it is tested without sockets.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use byteleap_protocol::worker_key::{NONCE_HEADER, Nonce};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// Longest request head accepted, in bytes; a worker's is about 300.
 pub(crate) const MAX_HEAD_BYTES: usize = 8 * 1024;
+
+/// The status of a plain request where TLS is required.
+const TLS_REQUIRED: &str = "403 Forbidden";
 
 /// Length of the random value behind `Sec-WebSocket-Key`, in bytes (RFC 6455, 4.1).
 const KEY_BYTES: usize = 16;
@@ -57,8 +61,9 @@ pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Result<(
     }
 }
 
-/// Decides what the sender of `head` is told.
-pub(crate) fn answer(head: &[u8]) -> Answer {
+/// Decides what the sender of `head` is told. A WebSocket comes with the `nonce` that its worker's key is to sign, in a
+/// header that a Python worker reads over.
+pub(crate) fn answer(head: &[u8], nonce: Nonce) -> Answer {
     let Some(request) = Request::parse(head) else {
         return refuse("400 Bad Request", "", "This is not an HTTP request.");
     };
@@ -82,7 +87,7 @@ pub(crate) fn answer(head: &[u8]) -> Answer {
     match request.header("sec-websocket-key") {
         Some(key) if STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == KEY_BYTES) => Answer::Switch(format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {}\r\n\r\n",
+             Sec-WebSocket-Accept: {}\r\n{NONCE_HEADER}: {nonce}\r\n\r\n",
             derive_accept_key(key.as_bytes())
         )),
         _ => refuse(
@@ -91,6 +96,16 @@ pub(crate) fn answer(head: &[u8]) -> Answer {
             "The port is reachable and answers; only Sec-WebSocket-Key is wrong: it must be base64 of 16 bytes.",
         ),
     }
+}
+
+/// What a plain connection is told where the port serves TLS only.
+pub(crate) fn tls_required() -> String {
+    let (Answer::Switch(text) | Answer::Refuse(text)) = refuse(
+        TLS_REQUIRED,
+        "",
+        "It does so over TLS only (worker_management.tls.mode, worker_management.auth): dial wss:// instead of ws://.",
+    );
+    text
 }
 
 fn refuse(status: &str, headers: &str, reason: &str) -> Answer {
@@ -148,6 +163,10 @@ mod tests {
 
     use super::*;
 
+    fn answer(head: &[u8]) -> Answer {
+        super::answer(head, Nonce([0xab; 32]))
+    }
+
     fn head(lines: &[&str]) -> Vec<u8> {
         format!("{}\r\n\r\n", lines.join("\r\n")).into_bytes()
     }
@@ -170,6 +189,8 @@ mod tests {
         let answer = upgrade_with("dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(status(&answer), "101");
         assert!(matches!(&answer, Answer::Switch(text) if text.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")));
+        let nonce = format!("\r\nByteLeap-Nonce: {}\r\n", "ab".repeat(32));
+        assert!(matches!(&answer, Answer::Switch(text) if text.contains(&nonce)));
     }
 
     #[test]

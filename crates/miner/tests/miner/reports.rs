@@ -82,7 +82,7 @@ async fn a_token_is_searched_until_a_validator_gives_one() {
         enrollment_url: Some("https://gw.example/enroll".to_owned()),
         ..TokenRecord::default()
     }]);
-    let miner = TestMiner::start(&[&poor, &rich]).await;
+    let miner = TestMiner::start_with(&[&poor, &rich], &["worker_management.vm_tokens=any"]).await;
     let mut worker = Worker::register(miner.workers, "w1").await;
     ask_for_token(&mut worker, "w1").await;
     let answer = hear_token(&mut worker).await;
@@ -94,7 +94,7 @@ async fn a_token_is_searched_until_a_validator_gives_one() {
 async fn a_token_for_another_worker_or_a_second_at_a_time_is_refused() {
     // The validator answers "pending", so that the first request is still under way when the second comes.
     let validator = StubValidator::start(0x22).await;
-    let miner = TestMiner::start(&[&validator]).await;
+    let miner = TestMiner::start_with(&[&validator], &["worker_management.vm_tokens=any"]).await;
     let mut worker = Worker::register(miner.workers, "w1").await;
     ask_for_token(&mut worker, "w2").await;
     assert_eq!(hear_token(&mut worker).await.code, 1002);
@@ -111,7 +111,7 @@ async fn a_worker_is_told_when_no_validator_has_a_token() {
         error_message: Some("no issuer".to_owned()),
         ..TokenRecord::default()
     }]);
-    let miner = TestMiner::start(&[&validator]).await;
+    let miner = TestMiner::start_with(&[&validator], &["worker_management.vm_tokens=any"]).await;
     let mut worker = Worker::register(miner.workers, "w1").await;
     ask_for_token(&mut worker, "w1").await;
     let answer = hear_token(&mut worker).await;

@@ -1,6 +1,7 @@
 //! Challenges on their way: from a validator to a worker and back, twice.
 
 use byteleap_protocol::{
+    code::CloseCode,
     frame::TaskOutcome,
     hotkey::Signer,
     id::{ChallengeId, WorkerId},
@@ -61,19 +62,35 @@ async fn a_result_from_a_stranger_is_refused() {
     let mut stranger = Worker::register(miner.workers, "w2").await;
     let task = worker.hear_task().await;
     stranger.complete(&task.task_id, 'f').await;
-    // The miner has read the stranger's message once it acknowledges the one behind it.
-    stranger.say(r#"{"type":"heartbeat","data":{"system_info":{}}}"#).await;
-    stranger.hear().await;
+    stranger.expect_close(CloseCode::ForeignTask).await;
     worker.complete(&task.task_id, '1').await;
     assert_eq!(validator.next_commitment().await.commitments, [commitment('1')]);
 
     let (message_id, _) = worker.hear_query().await;
+    let mut stranger = Worker::register(miner.workers, "w2").await;
     stranger.prove(message_id.clone()).await;
-    stranger.say(r#"{"type":"heartbeat","data":{"system_info":{}}}"#).await;
-    stranger.hear().await;
+    stranger.expect_close(CloseCode::ForeignTask).await;
     assert!(!validator.seen().await.iter().any(|event| matches!(event, Event::Proof(_))));
+    assert_eq!(miner.counted(r#"worker_messages_ignored_total{reason="foreign_result"}"#), 1);
+    assert_eq!(miner.counted(r#"worker_messages_ignored_total{reason="foreign_proof"}"#), 1);
     worker.prove(message_id).await;
     validator.next_proof().await;
+}
+
+#[tokio::test]
+async fn a_result_under_the_right_name_from_another_address_is_refused() {
+    let validator = StubValidator::start(0x22).await;
+    validator.hand_out([challenge("c1", "w1")]);
+    let miner = TestMiner::start_with(&[&validator], &["worker_management.host=0.0.0.0"]).await;
+    let mut worker = Worker::register(miner.workers, "w1").await;
+    let task = worker.hear_task().await;
+    worker.leave().await;
+    let mut impostor = Worker::register_from([127, 0, 0, 2], miner.workers, "w1").await;
+    impostor.complete(&task.task_id, 'f').await;
+    impostor.expect_close(CloseCode::ForeignTask).await;
+    let mut worker = Worker::register(miner.workers, "w1").await;
+    worker.complete(&task.task_id, '1').await;
+    assert_eq!(validator.next_commitment().await.commitments, [commitment('1')]);
 }
 
 #[tokio::test]

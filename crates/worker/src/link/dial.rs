@@ -1,21 +1,45 @@
 //! Opens the WebSocket, and says what to do when it cannot be opened.
 
+use std::fmt::Debug;
 use std::io;
 use std::time::Duration;
 
 use byteleap_protocol::frame::MAX_MINER_FRAME_BYTES;
+use byteleap_protocol::join::CertificateFingerprint;
+use byteleap_protocol::worker_key::{Channel, EXPORTER_LABEL, NONCE_HEADER};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::Error as TlsError;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_tungstenite::tungstenite::Error as WebSocketError;
+use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
+use super::tls;
 use super::url::{MINER_PORT, MinerUrl};
 
 /// The connection's read and write buffers, in bytes. Messages are small; large ones grow the buffer while they last.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// An open WebSocket to the miner.
-pub type Socket = WebSocketStream<TcpStream>;
+/// What the WebSocket runs over: TCP, or TLS over it.
+pub trait Stream: AsyncRead + AsyncWrite + Debug + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Debug + Send + Unpin> Stream for S {}
+
+/// A WebSocket to the miner.
+pub type Socket = WebSocketStream<Box<dyn Stream>>;
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The WebSocket.
+    pub socket: Socket,
+    /// What a proof of this worker's key is tied to; none at a Python miner, which asks for no proof.
+    pub channel: Option<Channel>,
+}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +63,20 @@ pub enum DialError {
         url: Box<MinerUrl>,
         /// What the system said.
         source: io::Error,
+    },
+    /// The TLS handshake failed.
+    #[error("{url}: {}", tls::advice(source))]
+    Tls {
+        /// The URL.
+        url: Box<MinerUrl>,
+        /// What failed.
+        source: TlsError,
+    },
+    /// The miner takes no plain connections.
+    #[error("{url} serves workers over TLS only: set miner_url to wss:// and miner_fingerprint to what byteleap-miner status shows there, or join with a token of its")]
+    TlsRequired {
+        /// The URL.
+        url: Box<MinerUrl>,
     },
     /// Something else than a miner answers.
     #[error("{url} is not a miner's worker port: check host and port of miner_url{}", missing_port(url))]
@@ -69,16 +107,21 @@ fn missing_port(url: &MinerUrl) -> String {
     format!(" (miner_url names no port, so {} was dialled)", url.port())
 }
 
-/// Opens a WebSocket within the deadline.
+/// Opens a WebSocket within the deadline. On a `wss://` URL the miner must show the pinned certificate; without a pin, one
+/// that the authorities of this machine vouch for.
 ///
 /// # Errors
 /// See [`DialError`].
-pub async fn dial(url: &MinerUrl, deadline: Duration) -> Result<Socket, DialError> {
-    let opened = tokio::time::timeout(deadline, open(url)).await;
+pub async fn dial(
+    url: &MinerUrl,
+    pinned: Option<CertificateFingerprint>,
+    deadline: Duration,
+) -> Result<Dialled, DialError> {
+    let opened = tokio::time::timeout(deadline, open(url, pinned)).await;
     opened.unwrap_or_else(|_| Err(DialError::Silent { url: boxed(url), within: deadline }))
 }
 
-async fn open(url: &MinerUrl) -> Result<Socket, DialError> {
+async fn open(url: &MinerUrl, pinned: Option<CertificateFingerprint>) -> Result<Dialled, DialError> {
     let address = (url.host(), url.port());
     let mut addresses =
         tokio::net::lookup_host(address).await.map_err(|source| DialError::Unknown { url: boxed(url), source })?;
@@ -91,11 +134,52 @@ async fn open(url: &MinerUrl) -> Result<Socket, DialError> {
     }
     let stream = stream.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
+    let (stream, exported): (Box<dyn Stream>, _) = if url.is_tls() {
+        let (stream, exported) = encrypt(url, pinned, stream).await?;
+        (Box::new(stream), Some(exported))
+    } else {
+        (Box::new(stream), None)
+    };
     match client_async_with_config(url.uri(), stream, Some(limits())).await {
-        Ok((socket, _)) => Ok(socket),
+        Ok((socket, answer)) => {
+            let nonce = answer.headers().get(NONCE_HEADER).and_then(|nonce| nonce.to_str().ok()?.parse().ok());
+            Ok(Dialled { socket, channel: nonce.map(|nonce| Channel { nonce, exported }) })
+        }
         Err(WebSocketError::Io(source)) => Err(unreachable(source)),
+        Err(WebSocketError::Http(answer)) if !url.is_tls() && answer.status() == StatusCode::FORBIDDEN => {
+            Err(DialError::TlsRequired { url: boxed(url) })
+        }
         Err(error) => Err(DialError::NoMiner { url: boxed(url), source: Box::new(error) }),
     }
+}
+
+/// Shakes hands, and exports what only the two ends of this connection know.
+async fn encrypt(
+    url: &MinerUrl,
+    pinned: Option<CertificateFingerprint>,
+    stream: TcpStream,
+) -> Result<(TlsStream<TcpStream>, [u8; 32]), DialError> {
+    let failed = |source| DialError::Tls { url: boxed(url), source };
+    let name = ServerName::try_from(url.host().to_owned())
+        .map_err(|error| failed(TlsError::General(error.to_string())))?;
+    let connector = blocking_connector(pinned).await.map_err(failed)?;
+    let stream = connector.connect(name, stream).await.map_err(|error| match tls_error(&error) {
+        Some(error) => failed(error),
+        None => DialError::Unreachable { url: boxed(url), source: error },
+    })?;
+    let exported = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(failed)?;
+    Ok((stream, exported))
+}
+
+/// Reading this machine's authorities takes milliseconds, and may take long on a slow disk.
+async fn blocking_connector(pinned: Option<CertificateFingerprint>) -> Result<TlsConnector, TlsError> {
+    let made = tokio::task::spawn_blocking(move || tls::connector(pinned)).await;
+    made.unwrap_or_else(|panic| Err(TlsError::General(panic.to_string())))
+}
+
+/// What the TLS library said, where it did.
+fn tls_error(error: &io::Error) -> Option<TlsError> {
+    error.get_ref()?.downcast_ref::<TlsError>().cloned()
 }
 
 /// Small buffers, and the bound of incoming messages (worker-miner spec 1.2).
@@ -127,7 +211,7 @@ mod tests {
     async fn a_closed_port_is_answered_with_where_the_miner_names_it() {
         let (listener, url) = listener().await;
         drop(listener);
-        let told = chain(&dial(&url, DEADLINE).await.unwrap_err());
+        let told = chain(&dial(&url, None, DEADLINE).await.unwrap_err());
         assert!(told.contains("worker_management.port") && told.contains("refused"), "{told}");
     }
 
@@ -139,7 +223,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await.unwrap();
             stream
         });
-        let told = chain(&dial(&url, DEADLINE).await.unwrap_err());
+        let told = chain(&dial(&url, None, DEADLINE).await.unwrap_err());
         assert!(told.contains("not a miner's worker port") && told.contains("404"), "{told}");
         server.await.unwrap();
     }
@@ -147,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_says_nothing_ends_with_the_deadline() {
         let (_listener, url) = listener().await;
-        let told = chain(&dial(&url, Duration::from_millis(20)).await.unwrap_err());
+        let told = chain(&dial(&url, None, Duration::from_millis(20)).await.unwrap_err());
         assert!(told.contains("gives no answer"), "{told}");
     }
 

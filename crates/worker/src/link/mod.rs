@@ -1,14 +1,18 @@
 //! The link to the miner: one connection at a time, dialled again whenever it ends, until the worker stops.
 //!
-//! [`url`] says where, [`dial`] opens the WebSocket, [`session`] registers and serves one connection, [`backoff`] paces
+//! [`url`] says where, [`dial`] opens the WebSocket, over TLS as [`tls`] wants the miner to be known, [`key`] is what the
+//! worker proves there, [`session`] registers and serves one connection, [`backoff`] paces
 //! the attempts. [`Link`] ties them together.
 
 pub mod backoff;
 pub mod dial;
+pub mod key;
 pub mod session;
+pub mod tls;
 pub mod url;
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +22,14 @@ use byteleap_daemon::tasks::chain;
 use byteleap_protocol::Object;
 use byteleap_protocol::frame::Register;
 use byteleap_protocol::id::WorkerId;
+use byteleap_protocol::join::CertificateFingerprint;
+use byteleap_protocol::worker_key::{Channel, KeyProof, WorkerSecret};
 use rand_core::OsRng;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::backoff::Backoff;
+use self::key::KeyError;
 use self::session::{End, Session};
 use self::url::MinerUrl;
 use crate::challenge::cache::ResultCache;
@@ -39,6 +46,10 @@ pub struct Identity {
     pub worker_id: WorkerId,
     /// Its display name.
     pub worker_name: Option<String>,
+    /// The key that proves it.
+    pub secret: Arc<WorkerSecret>,
+    /// Where a join secret waits for the first registration.
+    pub state_dir: PathBuf,
 }
 
 /// Intervals and deadlines of the link.
@@ -106,6 +117,8 @@ pub struct Link {
     pub identity: Identity,
     /// Where the miner listens.
     pub url: MinerUrl,
+    /// The certificate by which it is known; without it by its name, on a `wss://` URL.
+    pub pinned: Option<CertificateFingerprint>,
     /// Intervals and deadlines.
     pub timing: Timing,
     /// Takes assignments.
@@ -176,16 +189,38 @@ impl Link {
     }
 
     async fn register(&self) -> Result<Session<'_>, String> {
-        let socket = dial::dial(&self.url, self.timing.peer_timeout).await.map_err(|error| chain(&error))?;
+        let dialled = dial::dial(&self.url, self.pinned, self.timing.peer_timeout).await.map_err(|error| chain(&error))?;
+        let identity = match dialled.channel {
+            Some(channel) => Some(self.proof(channel).await?),
+            None => None,
+        };
+        let is_joining = identity.as_ref().is_some_and(|proof| proof.join_secret.is_some());
         let register = Register {
             worker_id: self.identity.worker_id.clone(),
             worker_name: self.identity.worker_name.clone(),
             worker_version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: session::capabilities(),
             system_info: self.system_info.borrow().clone(),
-            identity: None,
+            identity,
         };
-        Session::register(self, socket, register).await.map_err(|end| format!("not registered: {end}"))
+        let registered = Session::register(self, dialled.socket, register).await;
+        let session = registered.map_err(|end| format!("not registered: {end}"))?;
+        if is_joining {
+            tracing::info!("the join token has enrolled this worker");
+            let state_dir = self.identity.state_dir.clone();
+            off_the_runtime(move || key::forget_join_secret(&state_dir)).await?;
+        }
+        Ok(session)
+    }
+
+    /// Proves this worker's key on a connection; with the secret of a join token, where one waits and nobody can read it.
+    async fn proof(&self, channel: Channel) -> Result<KeyProof, String> {
+        let mut proof = self.identity.secret.prove(&channel, &self.identity.worker_id);
+        if channel.exported.is_some() {
+            let state_dir = self.identity.state_dir.clone();
+            proof.join_secret = off_the_runtime(move || key::join_secret(&state_dir)).await?;
+        }
+        Ok(proof)
     }
 
     async fn serve(&self, session: Session<'_>, stop: &CancellationToken) -> End {
@@ -207,5 +242,14 @@ impl Link {
         tracing::warn!(miner_url = %self.url, reason, "not connected to the miner");
         self.gate.close(reason.clone());
         self.state.send_replace(LinkState::Away { reason });
+    }
+}
+
+async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, KeyError> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| chain(&error)),
+        Err(panic) => Err(panic.to_string()),
     }
 }

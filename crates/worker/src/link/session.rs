@@ -119,6 +119,14 @@ fn advice(code: u16, text: &str) -> &'static str {
         ": set worker_id to a text that is not blank"
     } else if is(CloseCode::WorkerLimit) {
         ": the miner serves as many workers as it may (worker_management.max_workers of miner_config.yaml)"
+    } else if is(CloseCode::NotProved) {
+        ": the miner knows this worker_id by another key, or this key by another worker_id: restore worker_key in state_dir, \
+         set worker_id, or let the miner's operator revoke the old one (byteleap-miner workers revoke)"
+    } else if is(CloseCode::NotEnrolled) {
+        ": the miner serves enrolled workers only, or has revoked this one: ask its operator for a join token, or to enrol \
+         the key that byteleap-worker status shows"
+    } else if is(CloseCode::JoinRefused) {
+        ": the join token was used, has expired or is another miner's: ask for a new one and run byteleap-worker join again"
     } else {
         ""
     }

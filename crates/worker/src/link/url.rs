@@ -11,12 +11,16 @@ pub const MINER_PORT: u16 = 7799;
 /// Port of a `ws://` URL that names none.
 const WS_PORT: u16 = 80;
 
-/// A `ws://` URL with a host.
+/// Port of a `wss://` URL that names none.
+const WSS_PORT: u16 = 443;
+
+/// A `ws://` or `wss://` URL with a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MinerUrl {
     uri: Uri,
     host: String,
     port: Option<u16>,
+    is_tls: bool,
 }
 
 impl MinerUrl {
@@ -32,10 +36,16 @@ impl MinerUrl {
         &self.host
     }
 
-    /// The port to dial: 80 where the URL names none.
+    /// The port to dial: 80 or, with TLS, 443 where the URL names none.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port.unwrap_or(WS_PORT)
+        self.port.unwrap_or(if self.is_tls { WSS_PORT } else { WS_PORT })
+    }
+
+    /// Whether it is a `wss://` URL.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// Whether the URL names its port.
@@ -53,7 +63,7 @@ impl fmt::Display for MinerUrl {
 
 /// Why a text is no miner's URL, with the URL that was probably meant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("ws://<host>:<port>, probably {example}: {problem}")]
+#[error("ws://<host>:<port> or wss://<host>:<port>, probably {example}: {problem}")]
 pub struct MinerUrlError {
     problem: &'static str,
     example: String,
@@ -66,18 +76,19 @@ impl FromStr for MinerUrl {
         let text = text.trim();
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
         let problem = match scheme.to_ascii_lowercase().as_str() {
-            "ws" => None,
-            "wss" => Some("a miner's port has no TLS"),
+            "ws" | "wss" => None,
             "http" | "https" => Some("the miner speaks WebSocket"),
             "" => Some("the scheme is missing"),
-            _ => Some("the scheme must be ws"),
+            _ => Some("the scheme must be ws or wss"),
         };
-        let example = example(rest);
+        let is_tls = scheme.eq_ignore_ascii_case("wss");
+        let scheme = if is_tls { "wss" } else { "ws" };
+        let example = example(scheme, rest);
         let failed = |problem| MinerUrlError { problem, example: example.clone() };
         if let Some(problem) = problem {
             return Err(failed(problem));
         }
-        let uri: Uri = format!("ws://{rest}").parse().map_err(|_| failed("this is no URL"))?;
+        let uri: Uri = format!("{scheme}://{rest}").parse().map_err(|_| failed("this is no URL"))?;
         let authority = uri.authority().ok_or_else(|| failed("the host is missing"))?;
         if authority.as_str().contains('@') {
             return Err(failed("a miner asks for no user name"));
@@ -91,12 +102,12 @@ impl FromStr for MinerUrl {
             (Some(0), _) | (None, Some(_)) => return Err(failed("the port must be from 1 to 65535")),
             (port, _) => port,
         };
-        Ok(Self { host, port, uri })
+        Ok(Self { host, port, uri, is_tls })
     }
 }
 
 /// What was probably meant, from what follows the scheme.
-fn example(rest: &str) -> String {
+fn example(scheme: &str, rest: &str) -> String {
     let authority = rest.split(['/', '?', ' ']).next().unwrap_or_default();
     let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let (host, port) = match authority.rsplit_once(':') {
@@ -104,7 +115,7 @@ fn example(rest: &str) -> String {
         _ => (authority, None),
     };
     let host = if host.is_empty() { "<miner's host>" } else { host };
-    format!("ws://{host}:{}", port.unwrap_or(MINER_PORT))
+    format!("{scheme}://{host}:{}", port.unwrap_or(MINER_PORT))
 }
 
 #[cfg(test)]
@@ -120,6 +131,8 @@ mod tests {
         assert_eq!((url.host(), url.port(), url.names_port()), ("miner.example", 80, false));
         let url: MinerUrl = "ws://[2001:db8::7]:7799".parse().unwrap();
         assert_eq!((url.host(), url.port()), ("2001:db8::7", 7799));
+        let url: MinerUrl = "WSS://miner.example".parse().unwrap();
+        assert_eq!((url.port(), url.is_tls(), url.to_string().as_str()), (443, true, "wss://miner.example/"));
         let url: MinerUrl = "ws://[::1]/".parse().unwrap();
         assert_eq!((url.host(), url.names_port()), ("::1", false));
     }
@@ -130,8 +143,8 @@ mod tests {
             ("203.0.113.7:7799", ("the scheme is missing", "ws://203.0.113.7:7799")),
             ("203.0.113.7", ("the scheme is missing", "ws://203.0.113.7:7799")),
             ("http://203.0.113.7:7799/", ("the miner speaks WebSocket", "ws://203.0.113.7:7799")),
-            ("wss://miner.example", ("a miner's port has no TLS", "ws://miner.example:7799")),
-            ("tcp://miner.example:1", ("the scheme must be ws", "ws://miner.example:1")),
+            ("wss://miner.example:0", ("the port must be from 1 to 65535", "wss://miner.example:7799")),
+            ("tcp://miner.example:1", ("the scheme must be ws or wss", "ws://miner.example:1")),
             ("ws://", ("this is no URL", "ws://<miner's host>:7799")),
             ("ws://:7799", ("the host is missing", "ws://<miner's host>:7799")),
             ("ws://miner.example:0", ("the port must be from 1 to 65535", "ws://miner.example:7799")),
@@ -140,7 +153,7 @@ mod tests {
             ("ws://me:secret@miner.example:7799", ("a miner asks for no user name", "ws://miner.example:7799")),
             ("ws://miner example:7799", ("this is no URL", "ws://miner:7799")),
         ] {
-            let told = format!("ws://<host>:<port>, probably {example}: {problem}");
+            let told = format!("ws://<host>:<port> or wss://<host>:<port>, probably {example}: {problem}");
             assert_eq!(wrong.parse::<MinerUrl>().unwrap_err().to_string(), told, "{wrong}");
         }
     }

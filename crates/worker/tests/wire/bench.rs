@@ -6,6 +6,7 @@ use std::time::Duration;
 use byteleap_daemon::admin::Readiness;
 use byteleap_daemon::clock::SystemClock;
 use byteleap_protocol::id::WorkerId;
+use byteleap_protocol::worker_key::WorkerSecret;
 use byteleap_worker::challenge::cache::ResultCache;
 use byteleap_worker::challenge::run::{Limits, Runner};
 use byteleap_worker::link::{Identity, Link, LinkState, Timing};
@@ -47,8 +48,14 @@ impl Bench {
         let (state, link_state) = watch::channel(LinkState::Away { reason: "not connected yet".to_owned() });
         let system_info = json!({"cpu_count": 4, "memory_total": 1024}).as_object().cloned().unwrap();
         let link = Link {
-            identity: Identity { worker_id: WorkerId::new(WORKER_ID).unwrap(), worker_name: Some("bench".to_owned()) },
+            identity: Identity {
+                worker_id: WorkerId::new(WORKER_ID).unwrap(),
+                worker_name: Some("bench".to_owned()),
+                secret: Arc::new(WorkerSecret::from_text(&"07".repeat(32)).unwrap()),
+                state_dir: std::path::PathBuf::from("/nowhere"),
+            },
             url: miner.url().parse().unwrap(),
+            pinned: None,
             timing,
             runner: runner.clone(),
             cache,

@@ -12,7 +12,7 @@ use byteleap_protocol::{
 };
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 use super::PATIENCE;
@@ -33,6 +33,19 @@ impl Worker {
     /// Connects, registers, and waits for the acknowledgement.
     pub(crate) async fn register(miner: SocketAddr, worker_id: &str) -> Self {
         let mut worker = Self::dial(miner).await;
+        worker.say(&register(worker_id)).await;
+        assert!(matches!(worker.hear().await, MinerFrame::RegistrationAck { .. }));
+        worker
+    }
+
+    /// The same from another of the loopback addresses.
+    pub(crate) async fn register_from(from: [u8; 4], miner: SocketAddr, worker_id: &str) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((from, 0).into()).expect("a loopback address");
+        let miner = SocketAddr::from(([127, 0, 0, 1], miner.port()));
+        let stream = socket.connect(miner).await.expect("a connection");
+        let (socket, _) = client_async(format!("ws://{miner}/ws"), stream).await.expect("an upgrade");
+        let mut worker = Self { socket };
         worker.say(&register(worker_id)).await;
         assert!(matches!(worker.hear().await, MinerFrame::RegistrationAck { .. }));
         worker

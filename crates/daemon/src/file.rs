@@ -1,0 +1,48 @@
+//! Small files that a process keeps: each is there whole or not at all, and for its owner alone.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Writes `content` as the file `path`, over a former one, with mode 0600; its folder is made if it is missing. It is on
+/// disk when this returns.
+///
+/// # Errors
+/// What the system says; a former file is still whole then.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".new");
+    let unfinished = Path::new(&unfinished);
+    // One left behind may have another mode.
+    let _ = fs::remove_file(unfinished);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(unfinished, path)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_is_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deeper/secret");
+        // A process that died before it had finished.
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(folder.path().join("deeper/secret.new"), "half").unwrap();
+        for content in ["first, and longer", "second"] {
+            replace(&path, content.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+}
