@@ -78,7 +78,8 @@ pub fn join(token: &str, config_file: Option<&Path>, state_dir: &Path) -> Result
     }
     let config = Config::load(KEYS, &Sources { file: Some(path.to_owned()), ..Sources::default() });
     let is_understood = config.as_ref().is_ok_and(|config| {
-        config.parsed::<MinerUrl>("miner_url") == url && config.parsed_optional("miner_fingerprint") == token.fingerprint
+        config.parsed::<MinerUrl>("miner_url") == url
+            && config.parsed_optional("miner_fingerprint") == token.fingerprint
     });
     if !is_understood {
         change(path, &after, &before).map_err(failed)?;

@@ -14,6 +14,7 @@ use byteleap_host::service::{Daemon, ServiceCommand};
 use byteleap_worker::FAILPOINTS;
 use byteleap_worker::bench::{self, BenchCommand};
 use byteleap_worker::config::{KEYS, Settings};
+use byteleap_worker::join;
 use byteleap_worker::service;
 use clap::{Parser, Subcommand};
 
@@ -46,6 +47,12 @@ enum Command {
     Service(ServiceCommand),
     /// Show what the running worker does.
     Status,
+    /// Take up a miner's invitation: write where it is into the configuration file, and enrol this worker's key at the next
+    /// start.
+    Join {
+        /// What `byteleap-miner workers enroll --token` printed.
+        token: String,
+    },
     /// Measure this machine.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -62,6 +69,7 @@ fn main() -> ExitCode {
             SERVICE.execute(&command, &example(KEYS)).map_err(|error| Failure::with_code(error.code(), error))
         }
         Command::Status => status(&arguments.common),
+        Command::Join { token } => join_miner(&arguments.common, &token),
         Command::Bench(command) => bench::run(&command),
     })
 }
@@ -95,6 +103,15 @@ fn status(common: &CommonArgs) -> Result<(), Failure> {
         let status = admin::get(settings.http_listen, "/status").await?;
         Ok(writeln!(io::stdout(), "{status:#}")?)
     })
+}
+
+fn join_miner(common: &CommonArgs, token: &str) -> Result<(), Failure> {
+    let state_dir = settings(&common.load(KEYS)?).state_dir;
+    let url = join::join(token, common.config.as_deref(), &state_dir)?;
+    Ok(writeln!(
+        io::stdout(),
+        "this worker joins {url} at its next start: (re)start byteleap-worker before the token expires"
+    )?)
 }
 
 fn settings(config: &Config) -> Settings {

@@ -175,10 +175,12 @@ impl Book {
     ) -> Result<(), BookError> {
         let digest = secret.digest();
         // Every entry is compared, each in constant time: how long it takes tells nothing of what is in the book.
-        let matching = |(at, invitation): (usize, &Invitation)| {
-            (invitation.digest == digest && invitation.expires_at_ms > now_ms).then_some(at)
-        };
-        let found = self.invitations.iter().enumerate().filter_map(matching).last();
+        let mut found = None;
+        for (at, invitation) in self.invitations.iter().enumerate() {
+            if (invitation.digest == digest) & (invitation.expires_at_ms > now_ms) {
+                found = Some(at);
+            }
+        }
         let at = found.ok_or(BookError::NoInvitation)?;
         self.enroll(key, Some(worker_id), now_ms)?;
         self.invitations.remove(at);

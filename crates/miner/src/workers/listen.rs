@@ -77,7 +77,7 @@ pub(crate) async fn serve(port: Port, desk: Desk, stop: CancellationToken) {
         connections.spawn(async move {
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, open(stream, tls, is_plain_served)).await {
                 Ok(Ok(Opened::Plain(socket, channel))) => {
-                    connection::serve(socket, Peer { address, channel }, desk, stop, permit).await;
+                    connection::serve(*socket, Peer { address, channel }, desk, stop, permit).await;
                 }
                 Ok(Ok(Opened::Tls(socket, channel))) => {
                     connection::serve(*socket, Peer { address, channel }, desk, stop, permit).await;
@@ -99,8 +99,7 @@ fn count_refused(address: SocketAddr, reason: &str) {
 
 /// A WebSocket, and what ties a proof to it.
 enum Opened {
-    Plain(WebSocketStream<TcpStream>, Channel),
-    /// Boxed, since it is much the larger.
+    Plain(Box<WebSocketStream<TcpStream>>, Channel),
     Tls(Box<WebSocketStream<TlsStream<TcpStream>>>, Channel),
 }
 
@@ -119,7 +118,10 @@ async fn open(mut stream: TcpStream, tls: Option<TlsAcceptor>, is_plain_served: 
             let socket = upgrade(stream, nonce).await?;
             Ok(Opened::Tls(Box::new(socket), Channel { nonce, exported: Some(exported) }))
         }
-        _ if is_plain_served => Ok(Opened::Plain(upgrade(stream, nonce).await?, Channel { nonce, exported: None })),
+        _ if is_plain_served => {
+            let socket = upgrade(stream, nonce).await?;
+            Ok(Opened::Plain(Box::new(socket), Channel { nonce, exported: None }))
+        }
         _ => {
             upgrade::read_head(&mut stream).await.map_err(|error| error.to_string())?;
             stream.write_all(upgrade::tls_required().as_bytes()).await.map_err(|error| error.to_string())?;

@@ -73,7 +73,9 @@ pub enum DialError {
         source: TlsError,
     },
     /// The miner takes no plain connections.
-    #[error("{url} serves workers over TLS only: set miner_url to wss:// and miner_fingerprint to what byteleap-miner status shows there, or join with a token of its")]
+    #[error(
+        "{url} serves workers over TLS only: set miner_url to wss:// and miner_fingerprint to what byteleap-miner status shows there, or join with a token of its"
+    )]
     TlsRequired {
         /// The URL.
         url: Box<MinerUrl>,
@@ -160,8 +162,8 @@ async fn encrypt(
     stream: TcpStream,
 ) -> Result<(TlsStream<TcpStream>, [u8; 32]), DialError> {
     let failed = |source| DialError::Tls { url: boxed(url), source };
-    let name = ServerName::try_from(url.host().to_owned())
-        .map_err(|error| failed(TlsError::General(error.to_string())))?;
+    let name =
+        ServerName::try_from(url.host().to_owned()).map_err(|error| failed(TlsError::General(error.to_string())))?;
     let connector = blocking_connector(pinned).await.map_err(failed)?;
     let stream = connector.connect(name, stream).await.map_err(|error| match tls_error(&error) {
         Some(error) => failed(error),

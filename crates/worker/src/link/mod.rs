@@ -189,7 +189,8 @@ impl Link {
     }
 
     async fn register(&self) -> Result<Session<'_>, String> {
-        let dialled = dial::dial(&self.url, self.pinned, self.timing.peer_timeout).await.map_err(|error| chain(&error))?;
+        let dialled =
+            dial::dial(&self.url, self.pinned, self.timing.peer_timeout).await.map_err(|error| chain(&error))?;
         let identity = match dialled.channel {
             Some(channel) => Some(self.proof(channel).await?),
             None => None,

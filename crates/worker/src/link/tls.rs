@@ -105,7 +105,9 @@ pub fn advice(error: &Error) -> &'static str {
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "the miner's certificate has expired: renew it there, or check this machine's clock"
         }
-        Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => {
             "the miner's certificate is for another name: dial that name, or set miner_fingerprint to what byteleap-miner \
              status shows"
         }
@@ -113,7 +115,9 @@ pub fn advice(error: &Error) -> &'static str {
             "no authority that this machine trusts vouches for the miner's certificate: set miner_fingerprint to what \
              byteleap-miner status shows, or join with a token of its"
         }
-        Error::InvalidMessage(_) => "the port does not speak TLS: dial ws:// instead, or set worker_management.tls.mode there",
+        Error::InvalidMessage(_) => {
+            "the port does not speak TLS: dial ws:// instead, or set worker_management.tls.mode there"
+        }
         _ => "no TLS connection could be made; check that the miner's worker_management.tls.mode is on",
     }
 }
