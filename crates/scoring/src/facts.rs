@@ -9,6 +9,7 @@ use byteleap_protocol::{
     hotkey::Hotkey,
     id::{GpuUuid, WorkerId},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::presence::DayBits;
 
@@ -21,6 +22,8 @@ pub struct Facts {
     pub miners: BTreeMap<Hotkey, MinerFacts>,
     /// Who owns each known GPU.
     pub gpus: BTreeMap<GpuUuid, GpuOwner>,
+    /// The days, since 1970-01-01 UTC, and buckets in which this validator itself was scoring.
+    pub scoring: Vec<(i64, DayBits)>,
 }
 
 /// One miner.
@@ -87,7 +90,8 @@ pub struct GpuOwner {
 }
 
 /// A lease score: finite, never negative.
-#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
 pub struct LeaseScore(f64);
 
 impl LeaseScore {
@@ -103,6 +107,20 @@ impl LeaseScore {
     #[must_use]
     pub fn get(self) -> f64 {
         self.0
+    }
+}
+
+impl From<LeaseScore> for f64 {
+    fn from(score: LeaseScore) -> Self {
+        score.0
+    }
+}
+
+impl TryFrom<f64> for LeaseScore {
+    type Error = FactsError;
+
+    fn try_from(score: f64) -> Result<Self, FactsError> {
+        Self::new(score)
     }
 }
 

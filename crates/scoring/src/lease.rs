@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     WORKER_CAP,
-    facts::{MinerFacts, WorkerFacts},
+    measure::{MinerMeasures, WorkerMeasures},
     reason::LeaseZero,
     rules::{LeaseAggregate, Profile},
 };
@@ -37,8 +37,8 @@ pub(crate) struct Earned {
 }
 
 /// Adds up the leases of one miner.
-pub(crate) fn earned(miner: &MinerFacts, profile: &Profile, now_ms: i64) -> Earned {
-    let counts = |worker: &&WorkerFacts| {
+pub(crate) fn earned(miner: &MinerMeasures, profile: &Profile, now_ms: i64) -> Earned {
+    let counts = |worker: &&WorkerMeasures| {
         !worker.over_limit
             && (profile.lease_count_offline || worker.last_seen_ms.is_some_and(|at| at >= now_ms - SEEN_WITHIN_MS))
     };

@@ -7,6 +7,7 @@
 //! The modules follow the data:
 //! [`rules`] (which profile, which windows) and [`facts`] (challenges, presence, leases) come in;
 //! [`presence`] turns five-minute buckets into availability;
+//! [`measure`] counts all of it, whatever the profile; of a stored round it is had again, and from here on a replay goes;
 //! [`performance`] turns challenges into one number per worker;
 //! [`lease`] turns leases into one number per miner;
 //! [`round`] puts them together into weights; [`reason`] names why a number is zero.
@@ -18,6 +19,7 @@
 
 pub mod facts;
 pub mod lease;
+pub mod measure;
 pub mod performance;
 pub mod presence;
 pub mod reason;
@@ -25,7 +27,8 @@ pub mod round;
 pub mod rules;
 
 pub use facts::Facts;
-pub use round::{MinerScore, Outcome, Round, WorkerScore, score};
+pub use measure::{Measures, measure};
+pub use round::{MinerScore, Outcome, Round, WorkerScore, score, weigh};
 pub use rules::{Profile, ProfileName, Rules};
 
 /// How many workers of one miner count, for leases and for challenges alike (validator spec 5.1).

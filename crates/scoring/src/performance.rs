@@ -10,7 +10,7 @@ use byteleap_protocol::{hotkey::Hotkey, id::GpuUuid};
 use crate::facts::{ChallengeFacts, ComputeTime, GpuOwner};
 
 /// A mean time below a nanosecond is no time that work can take.
-const LEAST_MEAN_MS: f64 = 1e-6;
+pub(crate) const LEAST_MEAN_MS: f64 = 1e-6;
 /// What the last of many ranked workers still gets.
 const LEAST_RANK_SCORE: f64 = 0.02;
 
@@ -66,18 +66,6 @@ pub(crate) fn tally(
         tally.mean_units = Some(units_sum / n);
     }
     tally
-}
-
-impl Tally {
-    /// The mean time, if it is one that work can take.
-    pub(crate) fn plausible_mean_ms(&self) -> Option<f64> {
-        self.mean_ms.filter(|ms| *ms >= LEAST_MEAN_MS)
-    }
-
-    /// Share of the baseline that was reached, 0 to 1.
-    pub(crate) fn participation(&self, baseline: f64) -> f64 {
-        (f64::from(self.successes) / baseline).min(1.0)
-    }
 }
 
 /// What a worker is ranked by.

@@ -4,20 +4,18 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use byteleap_protocol::{
-    hotkey::Hotkey,
-    id::{GpuUuid, WorkerId},
-};
+use byteleap_protocol::{hotkey::Hotkey, id::WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     WORKER_CAP,
-    facts::{Facts, MinerFacts, WorkerFacts},
+    facts::{Facts, LeaseScore},
     lease::{Earned, Lease, earned},
-    performance::{Standing, Tally, rank_score, ranks, tally},
-    presence::{Availability, Buckets, Window},
+    measure::{Measures, MinerMeasures, Span, WorkerMeasures, measure},
+    performance::{Standing, rank_score, ranks},
+    presence::Availability,
     reason::{ChallengeZero, MinerZero, WorkerZero},
-    rules::{AvailabilityScope, LeasedChallenge, MaxOver, PerformanceMode, Rules, ZeroRound},
+    rules::{AvailabilityScope, LeasedChallenge, MaxOver, PerformanceMode, Profile, Rules, ZeroRound},
 };
 
 /// The result of one round: what everybody gets and every number that led there.
@@ -31,6 +29,8 @@ pub struct Round {
     pub outcome: Outcome,
     /// The participation baseline: successes that make full participation.
     pub baseline: f64,
+    /// The time that could have been spent present.
+    pub span: Span,
     /// How many workers were ranked; 0 unless the profile ranks.
     pub ranked: u32,
     /// The largest raw challenge score, which all are divided by.
@@ -108,6 +108,12 @@ pub struct WorkerScore {
     pub hotkey: Hotkey,
     /// Its name under that miner.
     pub worker_id: WorkerId,
+    /// Its newest heartbeat, unix milliseconds UTC.
+    pub last_seen_ms: Option<i64>,
+    /// Beyond the miner's 100 oldest live workers.
+    pub over_limit: bool,
+    /// What the marketplace says it earns.
+    pub lease: LeaseScore,
     /// Challenges with a verdict in the ranking window that count.
     pub attempts: u32,
     /// Challenges ignored because they name a GPU that the miner does not hold.
@@ -185,60 +191,54 @@ impl Round {
 /// Computes a round.
 #[must_use]
 pub fn score(rules: &Rules, facts: &Facts) -> Round {
-    let baseline = rules.windows().baseline();
-    let views = View::all(rules, facts);
-    let (workers, ranked) = score_workers(rules, baseline, &views);
-    let mut raws = BTreeMap::new();
-    let workers = count_best(workers, &mut raws);
-    let (miners, max_raw, mean_norm) = score_miners(rules, &views, &workers, &raws);
-    let (miners, outcome) = weigh(miners, rules.profile().zero_round);
-    Round { at_ms: facts.now_ms, rules: rules.clone(), outcome, baseline, ranked, max_raw, mean_norm, workers, miners }
+    weigh(rules.profile(), &measure(rules.windows(), facts))
 }
 
-/// One hotkey, with its challenges counted and its presence measured.
+/// The second half of [`score`]: what the measured is worth under a profile.
+#[must_use]
+pub fn weigh(profile: &Profile, measures: &Measures) -> Round {
+    let baseline = measures.windows.baseline();
+    let views = View::all(profile, measures);
+    let (workers, ranked) = score_workers(profile, baseline, &views);
+    let mut raws = BTreeMap::new();
+    let workers = count_best(workers, &mut raws);
+    let (miners, max_raw, mean_norm) = score_miners(profile, &views, &workers, &raws);
+    let (miners, outcome) = share_out(miners, profile.zero_round);
+    let rules = Rules::joined(profile.clone(), measures.windows.clone());
+    let span = measures.span;
+    Round { at_ms: measures.at_ms, rules, outcome, baseline, span, ranked, max_raw, mean_norm, workers, miners }
+}
+
+/// One hotkey, with its presence as a share and its leases added up.
 struct View<'a> {
     hotkey: &'a Hotkey,
-    facts: &'a MinerFacts,
+    measures: &'a MinerMeasures,
     /// Registered and online.
     scored: bool,
     presence: Availability,
-    workers: Vec<(&'a WorkerId, &'a WorkerFacts, Tally, Availability)>,
+    workers: Vec<(&'a WorkerId, &'a WorkerMeasures, Availability)>,
     leases: Earned,
 }
 
 impl<'a> View<'a> {
-    fn all(rules: &Rules, facts: &'a Facts) -> Vec<Self> {
-        let window = Window::ending(facts.now_ms, rules.windows().availability_hours);
-        let expected = if rules.profile().exclude_own_downtime {
-            let mut observed = window.never();
-            facts.miners.values().for_each(|miner| observed.extend(&seen(&window, miner.workers.values(), None)));
-            observed.count()
-        } else {
-            window.expected()
-        };
-        let since_ms = facts.now_ms - i64::from(rules.windows().ranking_minutes) * 60_000;
-        let view = |(hotkey, miner): (&'a Hotkey, &'a MinerFacts)| {
-            let workers = miner
-                .workers
-                .iter()
-                .map(|(id, worker)| {
-                    let tally = tally(&worker.challenges, hotkey, &facts.gpus, since_ms);
-                    let present = present_buckets(&window, miner, worker, &tally);
-                    (id, worker, tally, Availability::of(present, expected, worker.address_changes))
-                })
-                .collect();
-            let changes = miner.workers.values().fold(0, |sum: u32, worker| sum.saturating_add(worker.address_changes));
-            let present = seen(&window, miner.workers.values(), None).count();
+    fn all(profile: &Profile, measures: &'a Measures) -> Vec<Self> {
+        let span = measures.span;
+        let expected = if profile.exclude_own_downtime { span.observed } else { span.window };
+        let view = |(hotkey, miner): (&'a Hotkey, &'a MinerMeasures)| {
+            let workers = miner.workers.iter();
+            let changes = workers.clone().fold(0, |sum: u32, (_, worker)| sum.saturating_add(worker.address_changes));
+            let available =
+                |worker: &WorkerMeasures| Availability::of(worker.present, expected, worker.address_changes);
             Self {
                 hotkey,
-                facts: miner,
+                measures: miner,
                 scored: miner.uid.is_some() && miner.online,
-                presence: Availability::of(present, expected, changes),
-                workers,
-                leases: earned(miner, rules.profile(), facts.now_ms),
+                presence: Availability::of(miner.present, expected, changes),
+                workers: workers.map(|(id, worker)| (id, worker, available(worker))).collect(),
+                leases: earned(miner, profile, measures.at_ms),
             }
         };
-        facts.miners.iter().map(view).collect()
+        measures.miners.iter().map(view).collect()
     }
 
     /// Whether its results set maxima and are ranked.
@@ -247,53 +247,31 @@ impl<'a> View<'a> {
     }
 }
 
-/// The buckets in which any of `workers` was seen, with `gpu` if one is given.
-fn seen<'a>(window: &Window, workers: impl Iterator<Item = &'a WorkerFacts>, gpu: Option<&GpuUuid>) -> Buckets {
-    let mut buckets = window.never();
-    for day in workers.flat_map(|worker| &worker.presence) {
-        if gpu.is_none_or(|gpu| day.gpus.contains(gpu)) {
-            window.add(&mut buckets, day.day, day.buckets);
-        }
-    }
-    buckets
-}
-
-/// How many buckets count as presence of one worker: its own for CPU work, those in which its miner reported every
-/// required GPU for GPU work; none when it was itself never seen (validator spec 5.3).
-fn present_buckets(window: &Window, miner: &MinerFacts, worker: &WorkerFacts, tally: &Tally) -> u32 {
-    let own = seen(window, std::iter::once(worker), None).count();
-    if own == 0 || tally.required_gpus.is_empty() {
-        return own;
-    }
-    window.in_all(tally.required_gpus.iter().map(|gpu| seen(window, miner.workers.values(), Some(gpu)))).count()
-}
-
 /// Scores every worker; answers also how many were ranked.
-fn score_workers(rules: &Rules, baseline: f64, views: &[View<'_>]) -> (Vec<WorkerScore>, u32) {
-    let profile = rules.profile();
-    let may_score = |view: &View<'_>, worker: &WorkerFacts| {
+fn score_workers(profile: &Profile, baseline: f64, views: &[View<'_>]) -> (Vec<WorkerScore>, u32) {
+    let may_score = |view: &View<'_>, worker: &WorkerMeasures| {
         !worker.over_limit
             && (profile.performance_mode == PerformanceMode::Absolute || view.sets_maximum(profile.max_over))
     };
-    let standing = |tally: &Tally| {
-        let mean_ms = tally.plausible_mean_ms()?;
-        Some(Standing { successes: f64::from(tally.successes).min(baseline), mean_ms })
+    let standing = |worker: &WorkerMeasures| {
+        let mean_ms = worker.plausible_mean_ms()?;
+        Some(Standing { successes: f64::from(worker.successes).min(baseline), mean_ms })
     };
     let standings: Vec<Standing> = match profile.performance_mode {
         PerformanceMode::Absolute => Vec::new(),
         PerformanceMode::Ranked => views
             .iter()
             .flat_map(|view| view.workers.iter().filter(|(_, worker, ..)| may_score(view, worker)))
-            .filter_map(|(_, _, tally, _)| standing(tally))
+            .filter_map(|(_, worker, _)| standing(worker))
             .collect(),
     };
     let mut ranks = ranks(&standings).into_iter();
     let of = standings.len();
     let mut scores = Vec::new();
     for view in views {
-        for (worker_id, worker, tally, availability) in &view.workers {
-            let participation = tally.participation(baseline);
-            let speed = tally.plausible_mean_ms().filter(|_| may_score(view, worker));
+        for (worker_id, worker, availability) in &view.workers {
+            let participation = worker.participation(baseline);
+            let speed = worker.plausible_mean_ms().filter(|_| may_score(view, worker));
             let (base, rank) = match (profile.performance_mode, speed) {
                 (_, None) => (0.0, None),
                 (PerformanceMode::Absolute, Some(mean_ms)) => (participation / mean_ms, None),
@@ -310,35 +288,38 @@ fn score_workers(rules: &Rules, baseline: f64, views: &[View<'_>]) -> (Vec<Worke
             scores.push(WorkerScore {
                 hotkey: *view.hotkey,
                 worker_id: (*worker_id).clone(),
-                attempts: tally.attempts,
-                foreign: tally.foreign,
-                successes: tally.successes,
-                mean_ms: tally.mean_ms,
-                mean_units: tally.mean_units,
+                last_seen_ms: worker.last_seen_ms,
+                over_limit: worker.over_limit,
+                lease: worker.lease,
+                attempts: worker.attempts,
+                foreign: worker.foreign,
+                successes: worker.successes,
+                mean_ms: worker.mean_ms,
+                mean_units: worker.mean_units,
                 participation,
                 rank,
                 availability: *availability,
                 performance,
                 counted: false,
-                zero: (performance <= 0.0).then(|| worker_zero(may_score(view, worker), worker, tally, availability)),
+                zero: (performance <= 0.0).then(|| worker_zero(may_score(view, worker), worker, availability)),
             });
         }
     }
     (scores, count(of))
 }
 
-fn worker_zero(may_score: bool, worker: &WorkerFacts, tally: &Tally, availability: &Availability) -> WorkerZero {
+fn worker_zero(may_score: bool, worker: &WorkerMeasures, availability: &Availability) -> WorkerZero {
     if worker.over_limit {
         WorkerZero::OverLimit
     } else if !may_score {
         WorkerZero::MinerNotScored
-    } else if tally.attempts == 0 && tally.foreign > 0 {
+    } else if worker.attempts == 0 && worker.foreign > 0 {
         WorkerZero::ForeignGpu
-    } else if tally.attempts == 0 {
+    } else if worker.attempts == 0 {
         WorkerZero::NoChallenge
-    } else if tally.successes == 0 {
+    } else if worker.successes == 0 {
         WorkerZero::NoSuccess
-    } else if tally.plausible_mean_ms().is_none() {
+    } else if worker.plausible_mean_ms().is_none() {
         WorkerZero::NoTime
     } else if availability.present == 0 {
         WorkerZero::NotPresent
@@ -366,23 +347,22 @@ fn count_best(mut workers: Vec<WorkerScore>, raws: &mut BTreeMap<Hotkey, f64>) -
 
 /// Scores every registered miner, weights still open; answers also the largest raw and the mean normalised score.
 fn score_miners(
-    rules: &Rules,
+    profile: &Profile,
     views: &[View<'_>],
     workers: &[WorkerScore],
     raws: &BTreeMap<Hotkey, f64>,
 ) -> (Vec<MinerScore>, f64, f64) {
-    let profile = rules.profile();
     let raw_of = |view: &View<'_>| raws.get(view.hotkey).copied().unwrap_or(0.0);
     let setters = || views.iter().filter(|view| view.sets_maximum(profile.max_over));
     let max_raw = setters().map(raw_of).fold(0.0, f64::max);
     let max_lease = setters().map(|view| view.leases.capped()).fold(0.0, f64::max);
     let norm_of = |view: &View<'_>| if max_raw > 0.0 { (raw_of(view) / max_raw).min(1.0) } else { 0.0 };
 
-    let members: Vec<(u16, &View<'_>)> = views.iter().filter_map(|view| Some((view.facts.uid?, view))).collect();
+    let members: Vec<(u16, &View<'_>)> = views.iter().filter_map(|view| Some((view.measures.uid?, view))).collect();
     let mean_norm = members.iter().map(|(_, view)| norm_of(view)).sum::<f64>() / members.len().max(1) as f64;
 
     let miner = |(uid, view): (u16, &View<'_>)| {
-        let online = view.facts.online;
+        let online = view.measures.online;
         let norm = norm_of(view);
         let lease = view.leases.score(profile, online, max_lease);
         let leased = lease.value > 0.0;
@@ -452,7 +432,7 @@ fn miner_zero(miner: &MinerScore) -> MinerZero {
 }
 
 /// Turns scores into weights that sum to 1, or, when nobody scored, does what the profile says.
-fn weigh(mut miners: Vec<MinerScore>, zero_round: ZeroRound) -> (Vec<MinerScore>, Outcome) {
+fn share_out(mut miners: Vec<MinerScore>, zero_round: ZeroRound) -> (Vec<MinerScore>, Outcome) {
     let sum: f64 = miners.iter().map(|miner| miner.score).sum();
     if sum > 0.0 {
         miners.iter_mut().for_each(|miner| miner.weight = miner.score / sum);

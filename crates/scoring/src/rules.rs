@@ -309,6 +309,11 @@ impl Rules {
         Ok(Self { profile, windows })
     }
 
+    /// Joins two parts of which each was checked before.
+    pub(crate) fn joined(profile: Profile, windows: Windows) -> Self {
+        Self { profile, windows }
+    }
+
     /// What is rewarded.
     #[must_use]
     pub fn profile(&self) -> &Profile {

@@ -7,11 +7,11 @@ use byteleap_protocol::{
     id::{GpuUuid, WorkerId},
 };
 use byteleap_scoring::{
-    Facts, Outcome, Profile, ProfileName, Round, Rules,
+    Facts, Measures, Outcome, Profile, ProfileName, Round, Rules,
     facts::{ChallengeFacts, ComputeTime, GpuOwner, LeaseScore, MinerFacts, PresenceDay, WorkerFacts},
     presence::{Bucket, DayBits},
     rules::Windows,
-    score,
+    score, weigh,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -79,6 +79,7 @@ pub(super) fn facts() -> impl Strategy<Value = Facts> {
             now_ms: NOW_MS,
             miners: miners.collect(),
             gpus: (0..).map(gpu).zip(owners.into_iter().map(owner)).collect(),
+            scoring: Vec::new(),
         }
     })
 }
@@ -117,6 +118,14 @@ proptest! {
             prop_assert!(worker.performance.is_finite() && worker.performance >= 0.0);
             prop_assert_eq!(worker.zero.is_some(), worker.performance == 0.0, "{:?}", worker);
         }
+    }
+
+    #[test]
+    fn a_round_read_back_is_replayed_bit_for_bit_under_any_profile(rules in rules(), other in rules(), facts in facts()) {
+        let text = serde_json::to_string(&score(&rules, &facts)).expect("plain data");
+        let stored: Round = serde_json::from_str(&text).expect("the same text");
+        prop_assert_eq!(&weigh(rules.profile(), &Measures::of(&stored)), &stored);
+        prop_assert_eq!(weigh(other.profile(), &Measures::of(&stored)), score(&other, &facts));
     }
 
     #[test]

@@ -270,7 +270,7 @@ impl Scenario {
         let owner =
             |gpu: &Gpu| GpuOwner { hotkey: hotkey(&gpu.hotkey), last_seen_ms: now_ms - gpu.last_seen_s_ago * 1_000 };
         let gpus = self.gpus.iter().map(|gpu| (GpuUuid::new(&gpu.gpu_uuid).expect("a uuid"), owner(gpu))).collect();
-        Facts { now_ms, miners, gpus }
+        Facts { now_ms, miners, gpus, ..Facts::default() }
     }
 
     fn windows(&self) -> Windows {
