@@ -3,7 +3,10 @@
 //! Numbers that a peer or the marketplace can influence are types that hold no bad value: [`LeaseScore`] and
 //! [`ComputeTime`] refuse what is not finite where it enters. Maps are keyed, so nobody can be counted twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use byteleap_protocol::{
     hotkey::Hotkey,
@@ -12,6 +15,9 @@ use byteleap_protocol::{
 use serde::{Deserialize, Serialize};
 
 use crate::presence::DayBits;
+
+/// A set of GPUs. Most facts of a worker name the same one, so they share it.
+pub type GpuSet = Arc<BTreeSet<GpuUuid>>;
 
 /// Everything known at one instant.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,7 +72,7 @@ pub struct ChallengeFacts {
     /// How many units (GPUs, or the one CPU) passed. 0 counts as 1.
     pub units: u32,
     /// The GPUs committed to; empty for a CPU challenge.
-    pub gpus: BTreeSet<GpuUuid>,
+    pub gpus: GpuSet,
 }
 
 /// One UTC day of one worker with one set of GPUs.
@@ -75,7 +81,7 @@ pub struct PresenceDay {
     /// Days since 1970-01-01 UTC.
     pub day: i64,
     /// The GPUs reported.
-    pub gpus: BTreeSet<GpuUuid>,
+    pub gpus: GpuSet,
     /// The five-minute buckets with at least one heartbeat that reported just these GPUs.
     pub buckets: DayBits,
 }

@@ -101,14 +101,15 @@ pub fn measure(windows: &Windows, facts: &Facts) -> Measures {
     let span = Span { window: window.expected(), observed: observed(&window, facts) };
     let since_ms = facts.now_ms - i64::from(windows.ranking_minutes) * 60_000;
     let miner = |(hotkey, miner): (&Hotkey, &MinerFacts)| {
+        let reported = reported(&window, miner);
         let workers = miner.workers.iter().map(|(id, worker)| {
             let tally = tally(&worker.challenges, hotkey, &facts.gpus, since_ms);
-            (id.clone(), count(&window, miner, worker, &tally))
+            (id.clone(), count(worker, &tally, present(&window, &reported, worker, &tally)))
         });
         let measures = MinerMeasures {
             uid: miner.uid,
             online: miner.online,
-            present: seen(&window, miner.workers.values(), None).count(),
+            present: seen(&window, miner.workers.values()).count(),
             workers: workers.collect(),
         };
         (*hotkey, measures)
@@ -122,7 +123,7 @@ fn observed(window: &Window, facts: &Facts) -> u32 {
     let mut observed = window.never();
     let mut heard = 0;
     for miner in facts.miners.values() {
-        let seen = seen(window, miner.workers.values(), None);
+        let seen = seen(window, miner.workers.values());
         heard += u32::from(seen.count() > 0);
         observed.extend(&seen);
     }
@@ -132,18 +133,37 @@ fn observed(window: &Window, facts: &Facts) -> u32 {
     observed.count()
 }
 
-/// The buckets in which any of `workers` was seen, with `gpu` if one is given.
-fn seen<'a>(window: &Window, workers: impl Iterator<Item = &'a WorkerFacts>, gpu: Option<&GpuUuid>) -> Buckets {
+/// The buckets in which any of `workers` was seen.
+fn seen<'a>(window: &Window, workers: impl Iterator<Item = &'a WorkerFacts>) -> Buckets {
     let mut buckets = window.never();
     for day in workers.flat_map(|worker| &worker.presence) {
-        if gpu.is_none_or(|gpu| day.gpus.contains(gpu)) {
-            window.add(&mut buckets, day.day, day.buckets);
-        }
+        window.add(&mut buckets, day.day, day.buckets);
     }
     buckets
 }
 
-fn count(window: &Window, miner: &MinerFacts, worker: &WorkerFacts, tally: &Tally) -> WorkerMeasures {
+/// The buckets in which any worker of a miner reported each GPU.
+fn reported<'a>(window: &Window, miner: &'a MinerFacts) -> BTreeMap<&'a GpuUuid, Buckets> {
+    let mut reported = BTreeMap::new();
+    for day in miner.workers.values().flat_map(|worker| &worker.presence) {
+        for gpu in day.gpus.iter() {
+            window.add(reported.entry(gpu).or_insert_with(|| window.never()), day.day, day.buckets);
+        }
+    }
+    reported
+}
+
+/// How many buckets count as presence of one worker (validator spec 5.3).
+fn present(window: &Window, reported: &BTreeMap<&GpuUuid, Buckets>, worker: &WorkerFacts, tally: &Tally<'_>) -> u32 {
+    let own = seen(window, std::iter::once(worker)).count();
+    if own == 0 || tally.required_gpus.is_empty() {
+        return own;
+    }
+    let of = |gpu: &&GpuUuid| reported.get(gpu).cloned().unwrap_or_else(|| window.never());
+    window.in_all(tally.required_gpus.iter().map(of)).count()
+}
+
+fn count(worker: &WorkerFacts, tally: &Tally<'_>, present: u32) -> WorkerMeasures {
     WorkerMeasures {
         last_seen_ms: worker.last_seen_ms,
         over_limit: worker.over_limit,
@@ -153,18 +173,9 @@ fn count(window: &Window, miner: &MinerFacts, worker: &WorkerFacts, tally: &Tall
         successes: tally.successes,
         mean_ms: tally.mean_ms,
         mean_units: tally.mean_units,
-        present: present(window, miner, worker, tally),
+        present,
         address_changes: worker.address_changes,
     }
-}
-
-/// How many buckets count as presence of one worker (validator spec 5.3).
-fn present(window: &Window, miner: &MinerFacts, worker: &WorkerFacts, tally: &Tally) -> u32 {
-    let own = seen(window, std::iter::once(worker), None).count();
-    if own == 0 || tally.required_gpus.is_empty() {
-        return own;
-    }
-    window.in_all(tally.required_gpus.iter().map(|gpu| seen(window, miner.workers.values(), Some(gpu)))).count()
 }
 
 impl Measures {

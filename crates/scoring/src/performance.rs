@@ -3,11 +3,12 @@
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
 use byteleap_protocol::{hotkey::Hotkey, id::GpuUuid};
 
-use crate::facts::{ChallengeFacts, ComputeTime, GpuOwner};
+use crate::facts::{ChallengeFacts, ComputeTime, GpuOwner, GpuSet};
 
 /// A mean time below a nanosecond is no time that work can take.
 pub(crate) const LEAST_MEAN_MS: f64 = 1e-6;
@@ -16,7 +17,7 @@ const LEAST_RANK_SCORE: f64 = 0.02;
 
 /// What a worker's challenges of the ranking window amount to.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Tally<'a> {
     /// Challenges with a verdict whose GPUs the miner holds.
     pub(crate) attempts: u32,
     /// Challenges ignored because they name a GPU that the miner does not hold.
@@ -28,25 +29,32 @@ pub(crate) struct Tally {
     /// Mean units over the successes.
     pub(crate) mean_units: Option<f64>,
     /// Every GPU of a passed challenge, ignored ones included: the worker must have been seen with them.
-    pub(crate) required_gpus: BTreeSet<GpuUuid>,
+    pub(crate) required_gpus: BTreeSet<&'a GpuUuid>,
 }
 
 /// Counts the challenges of a worker of `hotkey` that were created at `since_ms` or later.
-pub(crate) fn tally(
-    challenges: &[ChallengeFacts],
+pub(crate) fn tally<'a>(
+    challenges: &'a [ChallengeFacts],
     hotkey: &Hotkey,
     gpus: &BTreeMap<GpuUuid, GpuOwner>,
     since_ms: i64,
-) -> Tally {
+) -> Tally<'a> {
     let holds = |gpu| gpus.get(gpu).is_some_and(|owner| owner.hotkey == *hotkey && owner.last_seen_ms >= since_ms);
+    // The set of the challenge before, whether the miner holds it, and whether it is required already.
+    let mut last: Option<(&GpuSet, bool, bool)> = None;
     let mut tally = Tally::default();
     let mut times_ms = Vec::new();
     let mut units_sum = 0.0;
     for challenge in challenges.iter().filter(|challenge| challenge.created_at_ms >= since_ms) {
-        if challenge.passed {
-            tally.required_gpus.extend(challenge.gpus.iter().cloned());
+        let (is_held, is_required) = match last {
+            Some((gpus, is_held, is_required)) if Arc::ptr_eq(gpus, &challenge.gpus) => (is_held, is_required),
+            _ => (challenge.gpus.iter().all(holds), false),
+        };
+        if challenge.passed && !is_required {
+            tally.required_gpus.extend(challenge.gpus.iter());
         }
-        if !challenge.gpus.iter().all(holds) {
+        last = Some((&challenge.gpus, is_held, is_required || challenge.passed));
+        if !is_held {
             tally.foreign += 1;
             continue;
         }

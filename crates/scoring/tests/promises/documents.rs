@@ -155,6 +155,22 @@ fn time_in_which_the_validator_saw_nobody_counts_against_nobody() {
 }
 
 #[test]
+fn the_silence_of_the_only_miner_is_its_own_while_this_validator_was_scoring() {
+    let day = |hours: i64| present_for(hours).into_iter().map(|day| (day.day, day.buckets)).collect();
+    let facts = |miners: Vec<(Hotkey, MinerFacts)>, hours| Facts {
+        now_ms: NOW_MS,
+        miners: miners.into_iter().collect(),
+        scoring: day(hours),
+        ..Facts::default()
+    };
+    let was_there = |hours| WorkerFacts { presence: present_for(hours), ..leased(1.0) };
+    let alone = score(&Rules::default(), &facts(vec![miner(0, [was_there(1)])], 4));
+    assert_eq!((alone.miners[0].presence.present, alone.miners[0].presence.expected), (12, 48));
+    let both = score(&Rules::default(), &facts(vec![miner(0, [was_there(1)]), miner(1, [was_there(2)])], 4));
+    assert_eq!(both.miners[0].presence.expected, 24, "both were silent at once: that was us");
+}
+
+#[test]
 fn offline_and_unregistered_miners_neither_score_nor_set_the_maximum() {
     let (offline_key, offline) = miner(1, [challenged(36, 1.0), leased(100.0)]);
     let (stranger_key, stranger) = miner(2, [challenged(36, 1.0), leased(100.0)]);

@@ -8,7 +8,7 @@ use byteleap_protocol::{
 };
 use byteleap_scoring::{
     Facts, Measures, Outcome, Profile, ProfileName, Round, Rules,
-    facts::{ChallengeFacts, ComputeTime, GpuOwner, LeaseScore, MinerFacts, PresenceDay, WorkerFacts},
+    facts::{ChallengeFacts, ComputeTime, GpuOwner, GpuSet, LeaseScore, MinerFacts, PresenceDay, WorkerFacts},
     presence::{Bucket, DayBits},
     rules::Windows,
     score, weigh,
@@ -36,7 +36,7 @@ fn challenge() -> impl Strategy<Value = ChallengeFacts> {
             passed,
             time: ms.and_then(|ms| ComputeTime::from_ms(ms).ok()),
             units,
-            gpus,
+            gpus: gpus.into(),
         },
     )
 }
@@ -45,7 +45,7 @@ fn presence() -> impl Strategy<Value = PresenceDay> {
     (0..9_i64, gpu_set(), any::<[u8; 32]>()).prop_map(|(days_ago, gpus, bits)| {
         let mut bytes = [0; DayBits::BYTES];
         bytes[..32].copy_from_slice(&bits);
-        PresenceDay { day: Bucket::at(NOW_MS).day() - days_ago, gpus, buckets: DayBits::from_bytes(bytes) }
+        PresenceDay { day: Bucket::at(NOW_MS).day() - days_ago, gpus: gpus.into(), buckets: DayBits::from_bytes(bytes) }
     })
 }
 
@@ -147,7 +147,7 @@ proptest! {
                     passed: true,
                     time: ComputeTime::from_ms(*ms).ok(),
                     units: 1,
-                    gpus: BTreeSet::new(),
+                    gpus: GpuSet::default(),
                 };
                 *n
             ],

@@ -221,7 +221,7 @@ fn presence<'a>(runs: impl Iterator<Item = &'a HeartbeatRun>, now_ms: i64) -> (V
     let mut addresses: Vec<&str> = beats.iter().filter_map(|(_, run)| run.public_ip.as_deref()).collect();
     addresses.dedup();
     let changes = u32::try_from(addresses.len().saturating_sub(1)).expect("few changes");
-    (days.into_iter().map(|((day, gpus), buckets)| PresenceDay { day, gpus, buckets }).collect(), changes)
+    (days.into_iter().map(|((day, gpus), buckets)| PresenceDay { day, gpus: gpus.into(), buckets }).collect(), changes)
 }
 
 /// What the validator would have stored of a run of challenges; only verified ones have a verdict.
@@ -234,7 +234,7 @@ fn challenges(run: &ChallengeRun, now_ms: i64) -> Vec<ChallengeFacts> {
         passed: run.is_success == Some(true) && run.verification_result == Some(true),
         time: run.computation_time_ms.map(|ms| ComputeTime::from_ms(ms).expect("a time")),
         units: run.success_count.unwrap_or(0),
-        gpus: gpus(&run.gpu_uuids),
+        gpus: gpus(&run.gpu_uuids).into(),
     };
     (0..run.repeat).map(fact).collect()
 }

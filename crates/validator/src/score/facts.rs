@@ -1,94 +1,133 @@
-//! The facts of one instant, out of the store: miners with their workers, leases, verdicts, presence and addresses.
+//! The facts of one instant, out of one snapshot of the store: miners with their workers, leases, verdicts, presence and
+//! addresses.
 //!
-//! The reads follow one another: what arrives between them belongs to this instant or to the next round, and a row of a
-//! worker that was not read yet waits for that round.
+//! A verdict never changes and neither does a day that is over, so a validator keeps both from round to round ([`Known`])
+//! and a round reads only what came since.
 
 use std::collections::HashMap;
 
 use byteleap_chain::Metagraph;
-use byteleap_protocol::id::GpuUuid;
 use byteleap_scoring::facts::{ChallengeFacts, ComputeTime, Facts, LeaseScore, MinerFacts, PresenceDay, WorkerFacts};
+use byteleap_scoring::presence::{BUCKET_MS, Bucket, DayBits};
 use byteleap_scoring::rules::Windows;
 
-use crate::store::challenge::OutcomeRow;
 use crate::store::heartbeat::MINER_DEADLINE_MS;
 use crate::store::presence::PresenceRow;
-use crate::store::round::WorkerKeys;
+use crate::store::snapshot::{OutcomeRow, SeenWorker, Snapshot};
 use crate::store::{Store, StoreError, WorkerKey};
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
+/// A day that has been over for so long gets no heartbeat any more.
+const LATE_HEARTBEAT_MS: i64 = HOUR_MS;
+/// A validator whose rounds are no further apart was there in between.
+const ROUND_GAP_MS: i64 = 3 * BUCKET_MS;
 
-/// Reads everything that a round at `now_ms` may look at, and the rows of the workers in it.
+/// What is known from earlier rounds and cannot change.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Challenges with a verdict, by worker and number.
+    outcomes: HashMap<WorkerKey, Vec<(i64, ChallengeFacts)>>,
+    /// Every challenge of a smaller number has its verdict, and is among `outcomes` while it counts.
+    settled: Option<i64>,
+    /// Presence, by worker.
+    presence: HashMap<WorkerKey, Vec<PresenceDay>>,
+    /// Every day before this is over, and among `presence` while it counts.
+    first_open_day: Option<i64>,
+}
+
+/// Reads everything that a round at `now_ms` may look at, as of one instant.
 ///
 /// # Errors
 /// The store cannot be read, or holds what is no fact.
 pub async fn gather(
     store: &Store,
+    known: &mut Known,
     metagraph: &Metagraph,
     windows: &Windows,
     now_ms: i64,
-) -> Result<(Facts, WorkerKeys), StoreError> {
-    let mut keys = WorkerKeys::new();
-    let mut workers: HashMap<WorkerKey, WorkerFacts> = HashMap::new();
-    for row in store.workers().await? {
-        keys.insert((row.hotkey, row.worker_id), row.key);
-        let seen = WorkerFacts {
-            last_seen_ms: Some(row.last_heartbeat_at_ms),
-            over_limit: row.over_limit,
-            ..Default::default()
-        };
-        workers.insert(row.key, seen);
-    }
-    add_leases(store, &keys, &mut workers).await?;
+) -> Result<Facts, StoreError> {
     let ranked_since_ms = now_ms - i64::from(windows.ranking_minutes) * MINUTE_MS;
-    add_challenges(store, ranked_since_ms, &mut workers).await?;
-    add_presence(store, now_ms - i64::from(windows.availability_hours) * HOUR_MS, &mut workers).await?;
+    let present_since_ms = now_ms - i64::from(windows.availability_hours) * HOUR_MS;
+    let mut snapshot = store.snapshot().await?;
+    known.learn_outcomes(&mut snapshot, ranked_since_ms).await?;
+    known.learn_presence(&mut snapshot, present_since_ms, now_ms).await?;
 
-    let gpus = store.gpu_owners(ranked_since_ms).await?;
-    let mut facts = Facts { now_ms, gpus, ..Facts::default() };
-    for row in store.miners().await? {
-        let uid = metagraph.by_hotkey(&row.hotkey).map(|neuron| neuron.uid);
-        let online = row.last_heartbeat_at_ms.is_some_and(|at| at >= now_ms - MINER_DEADLINE_MS);
-        facts.miners.insert(row.hotkey, MinerFacts { uid, online, ..MinerFacts::default() });
+    let gpus = snapshot.gpu_owners(ranked_since_ms).await?;
+    let scoring = buckets_between(&snapshot.rounds_since(present_since_ms).await?, now_ms);
+    let mut facts = Facts { now_ms, gpus, scoring, ..Facts::default() };
+    for (hotkey, last_heartbeat_at_ms) in snapshot.miners().await? {
+        let uid = metagraph.by_hotkey(&hotkey).map(|neuron| neuron.uid);
+        let online = last_heartbeat_at_ms.is_some_and(|at| at >= now_ms - MINER_DEADLINE_MS);
+        facts.miners.insert(hotkey, MinerFacts { uid, online, ..MinerFacts::default() });
     }
-    for ((hotkey, worker_id), key) in &keys {
-        if let (Some(miner), Some(worker)) = (facts.miners.get_mut(hotkey), workers.remove(key)) {
-            miner.workers.insert(worker_id.clone(), worker);
-        }
+    let changes: HashMap<WorkerKey, u32> = snapshot.address_changes(present_since_ms).await?.into_iter().collect();
+    for worker in snapshot.workers().await? {
+        let SeenWorker { key, hotkey, worker_id, last_heartbeat_at_ms, over_limit, lease } = worker;
+        let Some(miner) = facts.miners.get_mut(&hotkey) else { continue };
+        let outcomes = known.outcomes.get(&key).into_iter().flatten();
+        let facts = WorkerFacts {
+            last_seen_ms: Some(last_heartbeat_at_ms),
+            over_limit,
+            lease: lease.map(lease_of).transpose()?.unwrap_or_default(),
+            challenges: outcomes.map(|(_, challenge)| challenge.clone()).collect(),
+            presence: known.presence.get(&key).cloned().unwrap_or_default(),
+            address_changes: changes.get(&key).copied().unwrap_or(0),
+        };
+        miner.workers.insert(worker_id, facts);
     }
-    Ok((facts, keys))
+    Ok(facts)
 }
 
-async fn add_leases(
-    store: &Store,
-    keys: &WorkerKeys,
-    workers: &mut HashMap<WorkerKey, WorkerFacts>,
-) -> Result<(), StoreError> {
-    for row in store.leases().await? {
-        let key = keys.get(&(row.hotkey, row.worker_id));
-        if let Some(worker) = key.and_then(|key| workers.get_mut(key)) {
-            worker.lease = LeaseScore::new(row.score).map_err(|_| StoreError::Corrupt {
-                table: "leases",
-                what: "score",
-                value: row.score.to_string(),
-            })?;
+impl Known {
+    /// Reads the verdicts that came since, and those that may still come again.
+    async fn learn_outcomes(&mut self, snapshot: &mut Snapshot, since_ms: i64) -> Result<(), StoreError> {
+        let first_open = snapshot.first_open_challenge().await?;
+        let settled = match self.settled {
+            // Numbers start anew in a table that was emptied.
+            Some(settled) if settled <= first_open => settled,
+            _ => {
+                self.outcomes.clear();
+                snapshot.first_outcome_since(since_ms).await?.unwrap_or(first_open)
+            }
+        };
+        self.outcomes.retain(|_, outcomes| {
+            outcomes.retain(|(id, challenge)| *id < settled && challenge.created_at_ms >= since_ms);
+            !outcomes.is_empty()
+        });
+        let mut next = settled;
+        loop {
+            let page = snapshot.outcomes_from(next, since_ms).await?;
+            let Some(last) = page.last() else { break };
+            next = last.id + 1;
+            for row in page {
+                self.outcomes.entry(row.worker).or_default().push((row.id, challenge_of(row)));
+            }
         }
+        self.settled = Some(first_open);
+        Ok(())
     }
-    Ok(())
+
+    /// Reads the days that are not over, and at first all of the window.
+    async fn learn_presence(&mut self, snapshot: &mut Snapshot, since_ms: i64, now_ms: i64) -> Result<(), StoreError> {
+        let (first, last) = (Bucket::at(since_ms).day(), Bucket::at(now_ms).day());
+        let open = self.first_open_day.unwrap_or(first).max(first);
+        self.presence.retain(|_, days| {
+            days.retain(|day| (first..open).contains(&day.day));
+            !days.is_empty()
+        });
+        for day in open..=last {
+            for PresenceRow { worker, day, gpus, bits } in snapshot.presence_on(day).await? {
+                self.presence.entry(worker).or_default().push(PresenceDay { day, gpus, buckets: bits });
+            }
+        }
+        self.first_open_day = Some(Bucket::at(now_ms - LATE_HEARTBEAT_MS).day());
+        Ok(())
+    }
 }
 
-async fn add_challenges(
-    store: &Store,
-    since_ms: i64,
-    workers: &mut HashMap<WorkerKey, WorkerFacts>,
-) -> Result<(), StoreError> {
-    for row in store.outcomes_since(since_ms).await? {
-        if let Some(worker) = workers.get_mut(&row.worker) {
-            worker.challenges.push(challenge_of(row));
-        }
-    }
-    Ok(())
+fn lease_of(score: f64) -> Result<LeaseScore, StoreError> {
+    LeaseScore::new(score).map_err(|_| StoreError::Corrupt { table: "leases", what: "score", value: score.to_string() })
 }
 
 /// A challenge as scoring counts it. One during which our clock went back took no known time.
@@ -102,31 +141,23 @@ fn challenge_of(row: OutcomeRow) -> ChallengeFacts {
     }
 }
 
-async fn add_presence(
-    store: &Store,
-    since_ms: i64,
-    workers: &mut HashMap<WorkerKey, WorkerFacts>,
-) -> Result<(), StoreError> {
-    for row in store.presence_since(since_ms).await? {
-        if let Some(worker) = workers.get_mut(&row.worker) {
-            worker.presence.push(presence_of(&row)?);
+/// The buckets, by day, in which rounds show that this validator was there, up to now.
+fn buckets_between(rounds_ms: &[i64], now_ms: i64) -> Vec<(i64, DayBits)> {
+    let mut days: Vec<(i64, DayBits)> = Vec::new();
+    let ends = rounds_ms.iter().skip(1).copied().chain([now_ms]);
+    for (from_ms, to_ms) in rounds_ms.iter().copied().zip(ends) {
+        let to_ms = if to_ms - from_ms <= ROUND_GAP_MS { to_ms } else { from_ms };
+        for at_ms in (from_ms..=to_ms).step_by(BUCKET_MS as usize).chain([to_ms]) {
+            let bucket = Bucket::at(at_ms);
+            match days.last_mut() {
+                Some((day, buckets)) if *day == bucket.day() => buckets.insert(bucket),
+                _ => {
+                    let mut buckets = DayBits::EMPTY;
+                    buckets.insert(bucket);
+                    days.push((bucket.day(), buckets));
+                }
+            }
         }
     }
-    let mut runs: HashMap<WorkerKey, u32> = HashMap::new();
-    for run in store.addresses_since(since_ms).await? {
-        *runs.entry(run.worker).or_default() += 1;
-    }
-    for (key, runs) in runs {
-        if let Some(worker) = workers.get_mut(&key) {
-            worker.address_changes = runs.saturating_sub(1);
-        }
-    }
-    Ok(())
-}
-
-fn presence_of(row: &PresenceRow) -> Result<PresenceDay, StoreError> {
-    let gpu = |uuid: &String| {
-        GpuUuid::new(uuid).map_err(|_| StoreError::Corrupt { table: "gpu_sets", what: "uuid", value: uuid.clone() })
-    };
-    Ok(PresenceDay { day: row.day, gpus: row.gpus.iter().map(gpu).collect::<Result<_, _>>()?, buckets: row.bits })
+    days
 }

@@ -16,7 +16,8 @@ use byteleap_daemon::failpoint;
 use byteleap_scoring::{Outcome, Rules, score};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::round::RoundKey;
+use self::facts::Known;
+use crate::store::round::{PackedRound, RoundKey};
 use crate::store::{Store, StoreError};
 
 /// Why no round was made.
@@ -54,15 +55,25 @@ impl Scorer {
     /// # Errors
     /// As [`ScoreError`]; then nothing was stored.
     pub async fn score_once(&self) -> Result<(RoundKey, Outcome), ScoreError> {
+        self.score_from(&mut Known::default()).await
+    }
+
+    /// Makes one round of the facts of now, of which `known` holds what earlier rounds read and cannot have changed.
+    ///
+    /// # Errors
+    /// As [`ScoreError`]; then nothing was stored.
+    pub async fn score_from(&self, known: &mut Known) -> Result<(RoundKey, Outcome), ScoreError> {
         let started = self.clock.monotonic();
         let metagraph = self.chain.metagraph(self.netuid).await?;
-        let (facts, keys) = facts::gather(&self.store, &metagraph, self.rules.windows(), self.clock.unix_ms()).await?;
+        let (windows, now_ms) = (self.rules.windows(), self.clock.unix_ms());
+        let facts = facts::gather(&self.store, known, &metagraph, windows, now_ms).await?;
         let rules = self.rules.clone();
-        let round = tokio::task::spawn_blocking(move || score(&rules, &facts)).await?;
+        let packed = tokio::task::spawn_blocking(move || PackedRound::new(score(&rules, &facts))).await??;
+        let round = &packed.round;
         let took = self.clock.monotonic().saturating_sub(started);
         let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         failpoint::reach("validator.round.before");
-        let key = self.store.record_round(&round, metagraph.block, took_ms, &keys).await?;
+        let key = self.store.record_round(&packed, metagraph.block, took_ms).await?;
         failpoint::reach("validator.round.after");
         tracing::info!(
             round = key.0,
@@ -83,11 +94,13 @@ impl Scorer {
 /// Makes a round at once and then every `interval` (`scoring.interval_s`), until `stop`. A round that fails is logged
 /// and left out; the next one starts afresh.
 pub async fn run(scorer: Scorer, interval: Duration, stop: CancellationToken) {
+    let mut known = Known::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            scored = scorer.score_once() => {
+            scored = scorer.score_from(&mut known) => {
                 if let Err(error) = scored {
+                    known = Known::default();
                     tracing::warn!(%error, "no scoring round: the next one is tried as planned");
                     metrics::counter!("scoring_failures_total").increment(1);
                 }

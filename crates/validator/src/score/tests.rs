@@ -4,6 +4,7 @@ use byteleap_chain::{FixedChain, Hotkey, Metagraph, Neuron, Weights};
 use byteleap_daemon::clock::ManualClock;
 use byteleap_protocol::id::{Iterations, MatrixSize, WorkerId};
 use byteleap_scoring::reason::{LeaseZero, WorkerZero};
+use byteleap_scoring::{Measures, Profile, ProfileName, weigh};
 
 use super::explain::explain;
 use super::*;
@@ -12,6 +13,7 @@ use crate::store::challenge::{NewChallenge, NewCommitment};
 use crate::store::heartbeat::Heartbeat;
 use crate::store::lease::LeaseScore;
 use crate::store::testing::{beat, on_both_engines, store};
+use crate::store::{ChallengeKey, WorkerKey};
 use crate::weights::testing::{chain_rules, neuron};
 
 const NOW_MS: i64 = 1_761_955_200_000;
@@ -60,33 +62,43 @@ async fn a_lease_and_presence_become_a_stored_weight_with_its_reasons() {
     assert_eq!(idle.lease.zero, Some(LeaseZero::NoLease));
 }
 
+fn challenge_of(store_key: WorkerKey, number: u32) -> NewChallenge {
+    NewChallenge {
+        id: format!("00000000-0000-4000-8000-{number:012}").parse().unwrap(),
+        worker: store_key,
+        size: MatrixSize::new(2_000).unwrap(),
+        iterations: Iterations::ONE,
+        seed: "00".parse().unwrap(),
+        round_id: "round_1".to_owned(),
+    }
+}
+
+/// Hands the miner's next challenge out.
+async fn send(store: &Store, challenge: NewChallenge) -> ChallengeKey {
+    store.create_challenges(&[challenge], NOW_MS - 60_000, NOW_MS).await.unwrap();
+    store.send_challenges(MINER, 1, NOW_MS - 50_000, NOW_MS).await.unwrap().remove(0).key
+}
+
+/// Answers a challenge and judges it.
+async fn judge(store: &Store, challenge: ChallengeKey, verdict: Verdict) {
+    let commitment = NewCommitment {
+        root: "ab".repeat(32).parse().unwrap(),
+        rows: vec![1],
+        at_ms: NOW_MS - 49_500,
+        proof_deadline_at_ms: NOW_MS,
+    };
+    assert!(store.commit_challenge(challenge, &commitment).await.unwrap());
+    assert!(store.accept_proof(challenge, b"proof", NOW_MS).await.unwrap());
+    store.judge_oldest(verdict, NOW_MS).await;
+}
+
 async fn a_verified_challenge_becomes_a_performance_and_a_failed_one_an_attempt() {
     let store = store().await;
     hear(&store, MINER, &["w0"], NOW_MS).await;
     let worker = store.workers().await.unwrap()[0].key;
-    for (id, verdict) in [
-        ("00000000-0000-4000-8000-000000000001", Verdict::Verified),
-        ("00000000-0000-4000-8000-000000000002", Verdict::Failed(Failure::ProofLate)),
-    ] {
-        let challenge = NewChallenge {
-            id: id.parse().unwrap(),
-            worker,
-            size: MatrixSize::new(2_000).unwrap(),
-            iterations: Iterations::ONE,
-            seed: "00".parse().unwrap(),
-            round_id: "round_1".to_owned(),
-        };
-        store.create_challenges(&[challenge], NOW_MS - 60_000, NOW_MS).await.unwrap();
-        let sent = store.send_challenges(MINER, 1, NOW_MS - 50_000, NOW_MS).await.unwrap().remove(0);
-        let commitment = NewCommitment {
-            root: "ab".repeat(32).parse().unwrap(),
-            rows: vec![1],
-            at_ms: NOW_MS - 49_500,
-            proof_deadline_at_ms: NOW_MS,
-        };
-        assert!(store.commit_challenge(sent.key, &commitment).await.unwrap());
-        assert!(store.accept_proof(sent.key, b"proof", NOW_MS).await.unwrap());
-        store.judge_oldest(verdict, NOW_MS).await;
+    for (number, verdict) in [(1, Verdict::Verified), (2, Verdict::Failed(Failure::ProofLate))] {
+        let challenge = send(&store, challenge_of(worker, number)).await;
+        judge(&store, challenge, verdict).await;
     }
 
     let (round, _) = scorer(&store, vec![neuron(0, MINER)]).score_once().await.unwrap();
@@ -95,6 +107,71 @@ async fn a_verified_challenge_becomes_a_performance_and_a_failed_one_an_attempt(
     assert_eq!((worker.attempts, worker.successes, worker.mean_ms), (2, 1, Some(500.0)));
     assert_eq!((worker.performance, worker.counted), (1.0, true));
     assert_eq!(store.shares_of(round).await.unwrap()[0].weight, 1.0);
+}
+
+async fn a_stored_round_reads_back_bit_for_bit_and_replays_under_any_profile() {
+    let store = store().await;
+    hear(&store, MINER, &["w0", "w1"], NOW_MS).await;
+    hear(&store, IDLE, &["w0"], NOW_MS - 3 * 3_600_000).await;
+    hear(&store, IDLE, &["w0"], NOW_MS).await;
+    hear(&store, STRANGER, &["w0"], NOW_MS).await;
+    store.set_lease(IDLE, &worker_id("w0"), LeaseScore::new(1.0 / 3.0).unwrap(), "test", NOW_MS).await.unwrap();
+    let worker = store.workers().await.unwrap()[0].key;
+    let challenge = send(&store, challenge_of(worker, 1)).await;
+    judge(&store, challenge, Verdict::Verified).await;
+    let scorer = scorer(&store, vec![neuron(0, MINER), neuron(1, IDLE)]);
+    let metagraph = scorer.chain.metagraph(128).await.unwrap();
+    let facts = facts::gather(&store, &mut Known::default(), &metagraph, scorer.rules.windows(), NOW_MS).await.unwrap();
+
+    let (key, _) = scorer.score_once().await.unwrap();
+
+    let stored = store.whole_round(&store.round(key).await.unwrap().unwrap()).await.unwrap().unwrap();
+    assert_eq!(stored, score(&scorer.rules, &facts));
+    for name in [ProfileName::Docs9010, ProfileName::Docs1000, ProfileName::Reference005] {
+        let rules = Rules::new(Profile::named(name), scorer.rules.windows().clone()).unwrap();
+        assert_eq!(weigh(rules.profile(), &Measures::of(&stored)), score(&rules, &facts), "{name}");
+    }
+}
+
+async fn what_is_kept_from_round_to_round_changes_no_number() {
+    let store = store().await;
+    hear(&store, MINER, &["w0"], NOW_MS - 26 * 3_600_000).await;
+    hear(&store, MINER, &["w0"], NOW_MS - 600_000).await;
+    let worker = store.workers().await.unwrap()[0].key;
+    let scorer = scorer(&store, vec![neuron(0, MINER)]);
+    let metagraph = scorer.chain.metagraph(128).await.unwrap();
+    let windows = scorer.rules.windows();
+    let mut known = Known::default();
+    let mut same = async |now_ms: i64| {
+        let kept = facts::gather(&store, &mut known, &metagraph, windows, now_ms).await.unwrap();
+        let fresh = facts::gather(&store, &mut Known::default(), &metagraph, windows, now_ms).await.unwrap();
+        assert_eq!(kept, fresh);
+        kept.miners[&MINER].workers[&worker_id("w0")].clone()
+    };
+    let (late, early) = (send(&store, challenge_of(worker, 1)).await, send(&store, challenge_of(worker, 2)).await);
+    assert_eq!(same(NOW_MS).await.challenges.len(), 0);
+    judge(&store, early, Verdict::Verified).await;
+    assert_eq!(same(NOW_MS).await.challenges.len(), 1);
+    judge(&store, late, Verdict::Verified).await;
+    hear(&store, MINER, &["w0"], NOW_MS).await;
+    let worker_now = same(NOW_MS).await;
+    assert_eq!((worker_now.challenges.len(), worker_now.presence.len()), (2, 3));
+    let third = send(&store, challenge_of(worker, 3)).await;
+    judge(&store, third, Verdict::Failed(Failure::ProofLate)).await;
+    assert_eq!(same(NOW_MS).await.challenges.len(), 3);
+    assert_eq!(same(NOW_MS + 4 * 3_600_000).await.challenges.len(), 0, "the ranking window has passed");
+    assert_eq!(same(NOW_MS + 150 * 3_600_000).await.presence.len(), 2);
+}
+
+async fn a_round_is_of_one_instant() {
+    let store = store().await;
+    hear(&store, MINER, &["w0"], NOW_MS).await;
+    let mut snapshot = store.snapshot().await.unwrap();
+    assert_eq!(snapshot.miners().await.unwrap().len(), 1);
+    hear(&store, IDLE, &["w0"], NOW_MS).await;
+    assert_eq!(snapshot.workers().await.unwrap().len(), 1, "what comes later is not seen");
+    drop(snapshot);
+    assert_eq!(store.snapshot().await.unwrap().workers().await.unwrap().len(), 2);
 }
 
 async fn the_json_of_one_explanation_is_enough_for_its_composite_and_its_value_on_chain() {
@@ -127,14 +204,7 @@ async fn the_json_of_one_explanation_is_enough_for_its_composite_and_its_value_o
 async fn an_explanation_tells_what_did_not_pass_and_what_was_refused() {
     let store = store().await;
     hear(&store, MINER, &["w0"], NOW_MS).await;
-    let challenge = NewChallenge {
-        id: "00000000-0000-4000-8000-000000000001".parse().unwrap(),
-        worker: store.workers().await.unwrap()[0].key,
-        size: MatrixSize::new(2_000).unwrap(),
-        iterations: Iterations::ONE,
-        seed: "00".parse().unwrap(),
-        round_id: "round_1".to_owned(),
-    };
+    let challenge = challenge_of(store.workers().await.unwrap()[0].key, 1);
     store.create_challenges(&[challenge], NOW_MS - 60_000, NOW_MS).await.unwrap();
     store.send_challenges(MINER, 1, NOW_MS - 50_000, NOW_MS - 1).await.unwrap();
     store.sweep_challenges(NOW_MS, 0, 0).await.unwrap();
@@ -194,6 +264,9 @@ async fn without_a_metagraph_there_is_no_round() {
 on_both_engines!(
     a_lease_and_presence_become_a_stored_weight_with_its_reasons,
     a_verified_challenge_becomes_a_performance_and_a_failed_one_an_attempt,
+    a_stored_round_reads_back_bit_for_bit_and_replays_under_any_profile,
+    what_is_kept_from_round_to_round_changes_no_number,
+    a_round_is_of_one_instant,
     the_json_of_one_explanation_is_enough_for_its_composite_and_its_value_on_chain,
     an_explanation_tells_what_did_not_pass_and_what_was_refused,
     an_explanation_names_every_factor_and_the_reason_of_a_zero,

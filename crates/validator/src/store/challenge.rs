@@ -3,17 +3,15 @@
 //! Every method that moves challenges names the status they must be in, in the same statement: two requests, a request
 //! and a sweep, or two processes can race, and exactly one of them moves the row.
 
-use std::collections::{BTreeSet, HashMap};
-
 use byteleap_protocol::hotkey::Hotkey;
-use byteleap_protocol::id::{ChallengeId, GpuUuid, Iterations, MatrixSize, Seed, Unit, WorkerId};
+use byteleap_protocol::id::{ChallengeId, Iterations, MatrixSize, Seed, Unit, WorkerId};
 use byteleap_protocol::merkle::NodeHash;
 use serde::Serialize;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
 
 use super::heartbeat::MINER_DEADLINE_MS;
-use super::{ChallengeKey, Store, StoreError, WorkerKey, parsed, texts_of};
+use super::{ChallengeKey, Store, StoreError, WorkerKey, parsed};
 use crate::challenge::state::{Failure, Loss, Status, Step, Verdict};
 
 /// Everything that [`ChallengeRow`] holds, in one place.
@@ -101,23 +99,6 @@ pub struct NewCommitment {
     pub at_ms: i64,
     /// Until when the proof may arrive.
     pub proof_deadline_at_ms: i64,
-}
-
-/// A finished challenge as scoring counts it; void ones are not among them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OutcomeRow {
-    /// Whose.
-    pub worker: WorkerKey,
-    /// When it was written.
-    pub created_at_ms: i64,
-    /// Proved right.
-    pub verified: bool,
-    /// From handing out to the commitment, on our clock.
-    pub compute_ms: Option<f64>,
-    /// Units that passed.
-    pub units_ok: i64,
-    /// The GPUs committed to; none for the processor.
-    pub gpus: BTreeSet<GpuUuid>,
 }
 
 /// A challenge that did not pass, with the reason.
@@ -381,54 +362,6 @@ impl Store {
         }
         transaction.commit().await?;
         Ok(ended)
-    }
-
-    /// Verified and failed challenges written since `since_ms`, oldest first: the input of scoring.
-    pub async fn outcomes_since(&self, since_ms: i64) -> Result<Vec<OutcomeRow>, StoreError> {
-        let gpu_sets = self.challenged_gpu_sets().await?;
-        let rows = sqlx::query(
-            "SELECT worker, created_at, status, compute_ms, units_ok, gpu_set FROM challenges
-             WHERE created_at >= $1 AND status IN ('verified', 'failed') ORDER BY created_at, id",
-        )
-        .bind(since_ms)
-        .fetch_all(&self.reader)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let gpu_set: Option<i64> = row.try_get("gpu_set")?;
-                Ok(OutcomeRow {
-                    worker: WorkerKey(row.try_get("worker")?),
-                    created_at_ms: row.try_get("created_at")?,
-                    verified: parsed::<Status>("challenges", row, "status")? == Status::Verified,
-                    compute_ms: row.try_get("compute_ms")?,
-                    units_ok: row.try_get::<Option<i64>, _>("units_ok")?.unwrap_or(0),
-                    gpus: gpu_set.and_then(|set| gpu_sets.get(&set).cloned()).unwrap_or_default(),
-                })
-            })
-            .collect()
-    }
-
-    /// The sets of GPUs that commitments name, by row.
-    async fn challenged_gpu_sets(&self) -> Result<HashMap<i64, BTreeSet<GpuUuid>>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT id, uuids FROM gpu_sets
-             WHERE id IN (SELECT gpu_set FROM challenges WHERE gpu_set IS NOT NULL)",
-        )
-        .fetch_all(&self.reader)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let uuids = texts_of("gpu_sets", "uuids", row.try_get("uuids")?)?;
-                let gpus = uuids.into_iter().map(|uuid| {
-                    GpuUuid::new(&uuid).map_err(|_| StoreError::Corrupt {
-                        table: "gpu_sets",
-                        what: "uuid",
-                        value: uuid,
-                    })
-                });
-                Ok((row.try_get("id")?, gpus.collect::<Result<_, _>>()?))
-            })
-            .collect()
     }
 
     /// The challenges of a miner that ended without passing, newest first, at most `limit`.

@@ -4,13 +4,9 @@
 //! claims are kept beside it and mark it contested (validator spec 3.3). Only real GPU UUIDs come here: PCI addresses
 //! repeat across machines.
 
-use std::collections::BTreeMap;
-
-use byteleap_protocol::id::GpuUuid;
-use byteleap_scoring::facts::GpuOwner;
 use sqlx::{Any, Row, Transaction};
 
-use super::{Store, StoreError, WorkerKey, parsed};
+use super::{StoreError, WorkerKey};
 
 /// A holder that has been silent about a card for so long loses it to the next claim.
 pub const OWNERSHIP_LAPSE_MS: i64 = 30 * 60_000;
@@ -34,25 +30,6 @@ pub struct SeenGpu {
     pub architecture: Option<String>,
     /// The whole entry as JSON text, for display.
     pub raw: String,
-}
-
-impl Store {
-    /// Who holds each card that was reported since `since_ms`.
-    pub async fn gpu_owners(&self, since_ms: i64) -> Result<BTreeMap<GpuUuid, GpuOwner>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT g.uuid, w.hotkey, g.last_seen_at FROM gpus g JOIN workers w ON w.id = g.worker
-             WHERE g.uuid IS NOT NULL AND g.last_seen_at >= $1 ORDER BY g.uuid",
-        )
-        .bind(since_ms)
-        .fetch_all(&self.reader)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let hotkey = parsed("workers", row, "hotkey")?;
-                Ok((parsed("gpus", row, "uuid")?, GpuOwner { hotkey, last_seen_ms: row.try_get("last_seen_at")? }))
-            })
-            .collect()
-    }
 }
 
 /// Records that `worker` reports a card; false when another worker holds it.

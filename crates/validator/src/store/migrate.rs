@@ -23,6 +23,7 @@ const STEPS: &[Step] = &[
     Step { version: 3, name: "retention", text: include_str!("../../migrations/0003_retention.sql") },
     Step { version: 4, name: "gpu_challenges", text: include_str!("../../migrations/0004_gpu_challenges.sql") },
     Step { version: 5, name: "verification_queue", text: include_str!("../../migrations/0005_verification_queue.sql") },
+    Step { version: 6, name: "round_rosters", text: include_str!("../../migrations/0006_round_rosters.sql") },
 ];
 
 const REGISTER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

@@ -6,8 +6,9 @@
 //! [`Engine`].
 //!
 //! The files follow a challenge: [`heartbeat`] (who is there), [`gpu`] (with which cards), [`presence`] (since when),
-//! [`lease`] (rented or not), [`challenge`] (asked, answered), [`queue`] (judged), [`refusal`] (what was not taken), [`round`]
-//! (scored), [`submission`] (paid). [`migrate`] makes the tables they use, [`retention`] keeps them from
+//! [`lease`] (rented or not), [`challenge`] (asked, answered), [`queue`] (judged), [`refusal`] (what was not taken),
+//! [`snapshot`] (all of it at one instant), [`round`] (scored), [`submission`] (paid). [`migrate`] makes the tables they
+//! use, [`retention`] keeps them from
 //! growing for ever; [`reference`] reads the database of the Python validator, and [`import`] takes it over.
 //!
 //! SQLite has one writing connection and a few reading ones over a write-ahead log; with PostgreSQL both are one pool.
@@ -25,6 +26,7 @@ pub mod reference;
 pub mod refusal;
 pub mod retention;
 pub mod round;
+pub mod snapshot;
 pub mod submission;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use byteleap_protocol::Object;
+use byteleap_scoring::facts::GpuSet;
 use byteleap_scoring::presence::{Bucket, DayBits};
 use sha2::{Digest, Sha256};
 use sqlx::{Any, Row, Transaction};
 
-use super::{Store, StoreError, WorkerKey, json_of, texts_of};
+use super::{StoreError, WorkerKey, json_of};
 
 /// Cards of one worker beyond this are left out.
 pub const MAX_GPUS: usize = 16;
@@ -25,23 +26,10 @@ pub struct PresenceRow {
     pub worker: WorkerKey,
     /// Days since 1970-01-01.
     pub day: i64,
-    /// UUIDs of the GPUs it reported then, sorted.
-    pub gpus: Vec<String>,
+    /// The GPUs it reported then.
+    pub gpus: GpuSet,
     /// When.
     pub bits: DayBits,
-}
-
-/// A stretch of time in which a worker had one public address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AddressRun {
-    /// Whose.
-    pub worker: WorkerKey,
-    /// First heartbeat with it.
-    pub from_at_ms: i64,
-    /// Latest heartbeat with it.
-    pub to_at_ms: i64,
-    /// The address.
-    pub ip: String,
 }
 
 /// The set of cards that a heartbeat's list shows, sorted: of each the first non-empty of `uuid`, `gpu_uuid` and `id`
@@ -57,50 +45,6 @@ fn printable(name: &str) -> Option<String> {
     let kept = name.trim().chars().filter(|character| !character.is_control());
     let kept: String = kept.take(MAX_NAME_CHARS).collect();
     (!kept.is_empty()).then_some(kept)
-}
-
-impl Store {
-    /// All presence from the day of `since_ms` on, by worker and day.
-    pub async fn presence_since(&self, since_ms: i64) -> Result<Vec<PresenceRow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT p.worker, p.day, p.bits, s.uuids FROM presence_days p JOIN gpu_sets s ON s.id = p.gpu_set
-             WHERE p.day >= $1 ORDER BY p.worker, p.day, p.gpu_set",
-        )
-        .bind(Bucket::at(since_ms).day())
-        .fetch_all(&self.reader)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(PresenceRow {
-                    worker: WorkerKey(row.try_get("worker")?),
-                    day: row.try_get("day")?,
-                    gpus: texts_of("gpu_sets", "uuids", row.try_get("uuids")?)?,
-                    bits: bits_of(row.try_get("bits")?)?,
-                })
-            })
-            .collect()
-    }
-
-    /// The address runs that reach into the time since `since_ms`, by worker and time. The changes of a worker in
-    /// that time are its runs less one.
-    pub async fn addresses_since(&self, since_ms: i64) -> Result<Vec<AddressRun>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT worker, from_at, to_at, ip FROM worker_addresses WHERE to_at >= $1 ORDER BY worker, from_at",
-        )
-        .bind(since_ms)
-        .fetch_all(&self.reader)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(AddressRun {
-                    worker: WorkerKey(row.try_get("worker")?),
-                    from_at_ms: row.try_get("from_at")?,
-                    to_at_ms: row.try_get("to_at")?,
-                    ip: row.try_get("ip")?,
-                })
-            })
-            .collect()
-    }
 }
 
 /// Sets the bit of now.
@@ -192,7 +136,7 @@ async fn find_gpu_set(transaction: &mut Transaction<'_, Any>, hash: &[u8]) -> Re
     Ok(row.map(|row| row.try_get("id")).transpose()?)
 }
 
-fn bits_of(bytes: Vec<u8>) -> Result<DayBits, StoreError> {
+pub(super) fn bits_of(bytes: Vec<u8>) -> Result<DayBits, StoreError> {
     let length = bytes.len();
     bytes.try_into().map(DayBits::from_bytes).map_err(|_| StoreError::Corrupt {
         table: "presence_days",
@@ -206,7 +150,9 @@ mod tests {
     use byteleap_protocol::hotkey::Hotkey;
     use byteleap_scoring::presence::{BUCKET_MS, BUCKETS_PER_DAY};
 
+    use super::super::Store;
     use super::super::heartbeat::{Heartbeat, Usage, WorkerBeat};
+    use super::super::snapshot::Snapshot;
     use super::super::testing::{self, on_both_engines, store};
     use super::*;
 
@@ -237,9 +183,9 @@ mod tests {
         for at_ms in [10 * DAY_MS - 1, 10 * DAY_MS, 10 * DAY_MS + 60_000, 10 * DAY_MS + BUCKET_MS] {
             beat(&store, at_ms, &[], None).await;
         }
-        let rows = store.presence_since(9 * DAY_MS).await.unwrap();
-        assert_eq!(buckets(&rows), [10 * 288 - 1, 10 * 288, 10 * 288 + 1]);
-        assert_eq!(store.presence_since(10 * DAY_MS).await.unwrap().len(), 1);
+        let mut snapshot = store.snapshot().await.unwrap();
+        assert_eq!(buckets(&snapshot.presence_on(9).await.unwrap()), [10 * 288 - 1]);
+        assert_eq!(buckets(&snapshot.presence_on(10).await.unwrap()), [10 * 288, 10 * 288 + 1]);
     }
 
     async fn presence_is_kept_apart_by_gpu_set() {
@@ -247,8 +193,9 @@ mod tests {
         beat(&store, 0, &["GPU-b", "GPU-a", "GPU-a"], None).await;
         beat(&store, BUCKET_MS, &["GPU-a", "GPU-b"], None).await;
         beat(&store, BUCKET_MS, &["GPU-a"], None).await;
-        let rows = store.presence_since(0).await.unwrap();
-        let seen: Vec<_> = rows.iter().map(|row| (row.gpus.join(" "), buckets(std::slice::from_ref(row)))).collect();
+        let rows = store.snapshot().await.unwrap().presence_on(0).await.unwrap();
+        let names = |row: &PresenceRow| row.gpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let seen: Vec<_> = rows.iter().map(|row| (names(row), buckets(std::slice::from_ref(row)))).collect();
         assert_eq!(seen, [("GPU-a GPU-b".to_owned(), vec![0, 1]), ("GPU-a".to_owned(), vec![1])]);
     }
 
@@ -258,9 +205,13 @@ mod tests {
         for (minute, ip) in addresses.into_iter().enumerate() {
             beat(&store, minute as i64 * 60_000, &[], ip).await;
         }
-        let runs = store.addresses_since(0).await.unwrap();
-        let runs: Vec<_> = runs.iter().map(|run| (run.from_at_ms / 60_000, run.to_at_ms / 60_000)).collect();
-        assert_eq!(runs, [(0, 2), (3, 3), (4, 4)]);
+        let mut snapshot = store.snapshot().await.unwrap();
+        let changes = async |snapshot: &mut Snapshot, minute: i64| {
+            snapshot.address_changes(minute * 60_000).await.unwrap().first().map_or(0, |(_, changes)| *changes)
+        };
+        assert_eq!(changes(&mut snapshot, 2).await, 2, "the first run reaches to minute 2");
+        assert_eq!(changes(&mut snapshot, 3).await, 1);
+        assert_eq!(changes(&mut snapshot, 4).await, 0);
     }
 
     on_both_engines!(

@@ -54,10 +54,10 @@ impl Kept {
         let presence_ms = self.availability_ms + DAY_MS;
         [
             rule(
-                "round_workers",
+                "round_rosters",
                 older_than(self.events_ms),
-                "DELETE FROM round_workers WHERE (round, worker) IN
-                     (SELECT r.round, r.worker FROM scoring_rounds s JOIN round_workers r ON r.round = s.id
+                "DELETE FROM round_rosters WHERE (round, hotkey) IN
+                     (SELECT r.round, r.hotkey FROM scoring_rounds s JOIN round_rosters r ON r.round = s.id
                       WHERE s.at < $2 LIMIT $1)",
             ),
             rule(
@@ -298,7 +298,7 @@ mod tests {
         let store = lived_in().await;
         // Days to the pass that still keeps the rows, in the order of their ends.
         let ends = [
-            (7, ["round_workers"].as_slice()),
+            (7, ["round_rosters"].as_slice()),
             (8, &["presence_days", "gpu_sets", "worker_addresses"]),
             (14, &["challenge_units", "challenges"]),
             (30, &["gpu_claims", "gpu_stats", "gpus", "workers", "worker_specs", "worker_usage"]),
@@ -329,11 +329,11 @@ mod tests {
         let store = lived_in().await;
         let kept = Kept { events_ms: 20 * DAY_MS, ranking_ms: 25 * DAY_MS, availability_ms: 40 * DAY_MS };
         store.forget(kept, THEN_MS + 20 * DAY_MS).await.unwrap();
-        for table in ["round_workers", "challenges", "challenge_units", "presence_days", "worker_addresses"] {
+        for table in ["round_rosters", "challenges", "challenge_units", "presence_days", "worker_addresses"] {
             assert!(rows(&store, table).await > 0, "{table}");
         }
         store.forget(kept, THEN_MS + 25 * DAY_MS + 1).await.unwrap();
-        assert_eq!((rows(&store, "round_workers").await, rows(&store, "challenges").await), (0, 0));
+        assert_eq!((rows(&store, "round_rosters").await, rows(&store, "challenges").await), (0, 0));
         assert!(rows(&store, "presence_days").await > 0);
     }
 

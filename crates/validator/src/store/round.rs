@@ -1,26 +1,30 @@
-//! Scoring rounds: what everybody got, by which rules, and every number that led there.
+//! Scoring rounds: what everybody got, by which rules, and every number that led there, the inputs among them.
 //!
-//! A round is written whole, in one transaction, and never changed: weights, explanations and replays all read it.
+//! A round is written whole, in one transaction, and never changed: weights, explanations and replays all read it, and
+//! [`Store::whole_round`] gives it back bit for bit. The scores of a miner's workers are alike and many, so they are one
+//! compressed document per miner ([`PackedRound`]).
 
-use std::collections::HashMap;
+use std::io::{self, Read, Write};
 
 use byteleap_protocol::hotkey::Hotkey;
-use byteleap_protocol::id::WorkerId;
 use byteleap_scoring::{MinerScore, Outcome, Round, Rules, WorkerScore};
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use sqlx::any::AnyRow;
-use sqlx::{Any, Row, Transaction};
+use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
-use super::{Store, StoreError, WorkerKey, double_or_null, parsed};
+use super::{Store, StoreError, parsed};
+
+/// The largest document of one miner's workers.
+const MAX_ROSTER_BYTES: u64 = 64 << 20;
 
 /// The row number of a round in `scoring_rounds`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RoundKey(pub i64);
-
-/// The rows of workers, by miner and id.
-pub type WorkerKeys = HashMap<(Hotkey, WorkerId), WorkerKey>;
 
 /// A round, without those who took part.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,47 +60,79 @@ pub struct ShareRow {
     pub weight: f64,
 }
 
+/// A round made ready to be written. Making it takes processor time, so it is done where scoring is.
+#[derive(Debug)]
+pub struct PackedRound {
+    /// The round.
+    pub round: Round,
+    config: String,
+    span: String,
+    /// The scores of [`Round::miners`], as JSON.
+    miners: Vec<String>,
+    rosters: Vec<Roster>,
+}
+
+/// The workers of one miner.
+#[derive(Debug)]
+struct Roster {
+    hotkey: Hotkey,
+    workers: i64,
+    /// Compressed JSON.
+    scores: Vec<u8>,
+}
+
+impl PackedRound {
+    /// Packs a round.
+    ///
+    /// # Errors
+    /// Its scores are no JSON, which scores are.
+    pub fn new(round: Round) -> Result<Self, StoreError> {
+        let rosters = round.workers.chunk_by(|left, right| left.hotkey == right.hotkey).filter_map(|workers| {
+            let hotkey = workers.first()?.hotkey;
+            let scores = compressed(workers);
+            Some(scores.map(|scores| Roster { hotkey, workers: workers.len() as i64, scores }))
+        });
+        Ok(Self {
+            config: json("scoring_rounds", &round.rules)?,
+            span: json("scoring_rounds", &round.span)?,
+            miners: round.miners.iter().map(|miner| json("round_miners", miner)).collect::<Result<_, _>>()?,
+            rosters: rosters.collect::<Result<_, _>>()?,
+            round,
+        })
+    }
+}
+
 impl Store {
-    /// Writes a round. Every worker of it must be in `keys`.
-    pub async fn record_round(
-        &self,
-        round: &Round,
-        block: u64,
-        took_ms: i64,
-        keys: &WorkerKeys,
-    ) -> Result<RoundKey, StoreError> {
-        let config = json("scoring_rounds", &round.rules)?;
+    /// Writes a round.
+    pub async fn record_round(&self, packed: &PackedRound, block: u64, took_ms: i64) -> Result<RoundKey, StoreError> {
+        let PackedRound { round, config, span, miners, rosters } = packed;
         let mut transaction = self.begin().await?;
         let row = sqlx::query(
             "INSERT INTO scoring_rounds (at, block, profile, config, config_hash, miners, workers, max_raw, avg_norm,
-                                         took_ms, status)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id",
+                                         took_ms, status, span, ranked)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id",
         )
         .bind(round.at_ms)
         .bind(i64::try_from(block).unwrap_or(i64::MAX))
         .bind(round.rules.profile().name.to_string())
         .bind(config.as_str())
-        .bind(Sha256::digest(&config).to_vec())
+        .bind(Sha256::digest(config).to_vec())
         .bind(round.miners.len() as i64)
         .bind(round.workers.len() as i64)
         .bind(round.max_raw)
         .bind(round.mean_norm)
         .bind(took_ms)
         .bind(round.outcome.as_str())
+        .bind(span.as_str())
+        .bind(i64::from(round.ranked))
         .fetch_one(&mut *transaction)
         .await?;
         let key = RoundKey(row.try_get("id")?);
-        for miner in &round.miners {
-            insert_miner(&mut transaction, key, miner).await?;
+        for (miner, detail) in round.miners.iter().zip(miners) {
+            insert_miner(&mut transaction, key, miner, detail).await?;
         }
-        for worker in &round.workers {
-            let id = (worker.hotkey, worker.worker_id.clone());
-            let worker_key = keys.get(&id).ok_or_else(|| StoreError::Corrupt {
-                table: "round_workers",
-                what: "worker without a row",
-                value: id.1.to_string(),
-            })?;
-            insert_worker(&mut transaction, key, *worker_key, worker).await?;
+        for roster in rosters {
+            insert_roster(&mut transaction, key, roster).await?;
         }
         transaction.commit().await?;
         Ok(key)
@@ -104,13 +140,68 @@ impl Store {
 
     /// The newest round.
     pub async fn latest_round(&self) -> Result<Option<RoundRow>, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, at, block, config, miners, workers, max_raw, avg_norm, status FROM scoring_rounds
-             ORDER BY id DESC LIMIT 1",
-        )
-        .fetch_optional(&self.reader)
-        .await?;
-        row.as_ref().map(round_of).transpose()
+        self.round_where("ORDER BY id DESC LIMIT 1", None).await
+    }
+
+    /// A round; none when it was never scored, or is forgotten.
+    pub async fn round(&self, key: RoundKey) -> Result<Option<RoundRow>, StoreError> {
+        self.round_where("WHERE id = $1", Some(key)).await
+    }
+
+    /// The round before another one.
+    pub async fn round_before(&self, key: RoundKey) -> Result<Option<RoundRow>, StoreError> {
+        self.round_where("WHERE id < $1 ORDER BY id DESC LIMIT 1", Some(key)).await
+    }
+
+    async fn round_where(&self, which: &'static str, key: Option<RoundKey>) -> Result<Option<RoundRow>, StoreError> {
+        let sql = format!(
+            "SELECT id, at, block, config, miners, workers, max_raw, avg_norm, status FROM scoring_rounds {which}"
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        if let Some(key) = key {
+            query = query.bind(key.0);
+        }
+        query.fetch_optional(&self.reader).await?.as_ref().map(round_of).transpose()
+    }
+
+    /// A round with everybody in it, as it was scored; none when the scores of its workers are forgotten.
+    pub async fn whole_round(&self, row: &RoundRow) -> Result<Option<Round>, StoreError> {
+        let found = sqlx::query("SELECT span, ranked FROM scoring_rounds WHERE id = $1 AND span IS NOT NULL")
+            .bind(row.key.0)
+            .fetch_optional(&self.reader)
+            .await?;
+        let Some(found) = found else { return Ok(None) };
+        let details = sqlx::query("SELECT detail FROM round_miners WHERE round = $1")
+            .bind(row.key.0)
+            .fetch_all(&self.reader)
+            .await?;
+        let mut miners: Vec<MinerScore> =
+            details.iter().map(|row| of_json("round_miners", "detail", row)).collect::<Result<_, _>>()?;
+        miners.sort_by_key(|miner| miner.hotkey);
+        let rosters = sqlx::query("SELECT scores FROM round_rosters WHERE round = $1")
+            .bind(row.key.0)
+            .fetch_all(&self.reader)
+            .await?;
+        let mut workers: Vec<WorkerScore> = Vec::new();
+        for roster in &rosters {
+            workers.extend(uncompressed(roster.try_get("scores")?)?);
+        }
+        if workers.len() as i64 != row.workers || miners.len() as i64 != row.miners {
+            return Ok(None);
+        }
+        workers.sort_by(|left, right| (left.hotkey, &left.worker_id).cmp(&(right.hotkey, &right.worker_id)));
+        Ok(Some(Round {
+            at_ms: row.at_ms,
+            rules: row.rules.clone(),
+            outcome: row.outcome,
+            baseline: row.rules.windows().baseline(),
+            span: of_json("scoring_rounds", "span", &found)?,
+            ranked: u32::try_from(found.try_get::<i64, _>("ranked")?).unwrap_or(0),
+            max_raw: row.max_raw,
+            mean_norm: row.mean_norm,
+            workers,
+            miners,
+        }))
     }
 
     /// Who is to be paid by a round: every online miner with a weight above 0, by uid.
@@ -147,17 +238,14 @@ impl Store {
         row.map(|row| of_json("round_miners", "detail", &row)).transpose()
     }
 
-    /// The scores of a miner's workers in a round, by id.
+    /// The scores of a miner's workers in a round, by id; none once they are forgotten.
     pub async fn worker_scores(&self, round: RoundKey, hotkey: Hotkey) -> Result<Vec<WorkerScore>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT r.detail FROM round_workers r JOIN workers w ON w.id = r.worker
-             WHERE r.round = $1 AND w.hotkey = $2 ORDER BY w.worker_id",
-        )
-        .bind(round.0)
-        .bind(hotkey.to_string())
-        .fetch_all(&self.reader)
-        .await?;
-        rows.iter().map(|row| of_json("round_workers", "detail", row)).collect()
+        let row = sqlx::query("SELECT scores FROM round_rosters WHERE round = $1 AND hotkey = $2")
+            .bind(round.0)
+            .bind(hotkey.to_string())
+            .fetch_optional(&self.reader)
+            .await?;
+        row.map_or(Ok(Vec::new()), |row| uncompressed(row.try_get("scores")?))
     }
 }
 
@@ -165,6 +253,7 @@ async fn insert_miner(
     transaction: &mut Transaction<'_, Any>,
     round: RoundKey,
     miner: &MinerScore,
+    detail: &str,
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO round_miners (round, hotkey, uid, online, raw, norm, challenge, lease, availability, composite,
@@ -182,38 +271,42 @@ async fn insert_miner(
     .bind(miner.availability)
     .bind(miner.composite)
     .bind(miner.weight)
-    .bind(json("round_miners", miner)?)
+    .bind(detail)
     .execute(&mut **transaction)
     .await?;
     Ok(())
 }
 
-async fn insert_worker(
+async fn insert_roster(
     transaction: &mut Transaction<'_, Any>,
     round: RoundKey,
-    key: WorkerKey,
-    worker: &WorkerScore,
+    roster: &Roster,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO round_workers (round, worker, attempts, successes, avg_ms, avg_units, participation, availability,
-                                    address_changes, perf, counted, detail)
-         VALUES ($1, $2, $3, $4, CAST($5 AS DOUBLE PRECISION), CAST($6 AS DOUBLE PRECISION), $7, $8, $9, $10, $11, $12)",
-    )
-    .bind(round.0)
-    .bind(key.0)
-    .bind(i64::from(worker.attempts))
-    .bind(i64::from(worker.successes))
-    .bind(double_or_null(worker.mean_ms))
-    .bind(double_or_null(worker.mean_units))
-    .bind(worker.participation)
-    .bind(worker.availability.value)
-    .bind(i64::from(worker.availability.address_changes))
-    .bind(worker.performance)
-    .bind(i64::from(worker.counted))
-    .bind(json("round_workers", worker)?)
-    .execute(&mut **transaction)
-    .await?;
+    sqlx::query("INSERT INTO round_rosters (round, hotkey, workers, scores) VALUES ($1, $2, $3, $4)")
+        .bind(round.0)
+        .bind(roster.hotkey.to_string())
+        .bind(roster.workers)
+        .bind(roster.scores.as_slice())
+        .execute(&mut **transaction)
+        .await?;
     Ok(())
+}
+
+fn compressed(workers: &[WorkerScore]) -> Result<Vec<u8>, StoreError> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+    let written = encoder.write_all(json("round_rosters", &workers)?.as_bytes());
+    written.and_then(|()| encoder.finish()).map_err(|error| unreadable(&error))
+}
+
+fn uncompressed(scores: Vec<u8>) -> Result<Vec<WorkerScore>, StoreError> {
+    let mut json = Vec::new();
+    let read = DeflateDecoder::new(scores.as_slice()).take(MAX_ROSTER_BYTES).read_to_end(&mut json);
+    read.map_err(|error| unreadable(&error))?;
+    serde_json::from_slice(&json).map_err(|error| unreadable(&error.into()))
+}
+
+fn unreadable(error: &io::Error) -> StoreError {
+    StoreError::Corrupt { table: "round_rosters", what: "scores", value: error.to_string() }
 }
 
 fn round_of(row: &AnyRow) -> Result<RoundRow, StoreError> {

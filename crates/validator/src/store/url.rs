@@ -43,6 +43,14 @@ impl Engine {
         }
     }
 
+    /// Statement "begin to read": all that follows sees one state, without keeping a writer waiting.
+    pub(super) fn begin_snapshot(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN",
+            Self::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        }
+    }
+
     /// Statement "connection setup": a write-ahead log that is on disk when a commit returns; a request that meets a
     /// lock or a slow server gives up after 5 s.
     pub(super) fn connection_setup(self, access: Access) -> &'static str {
