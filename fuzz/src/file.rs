@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use byteleap_chain::Signer;
-use byteleap_chain::wallet::{Wallet, WalletError, keypair_from_uri};
+use byteleap_chain::wallet::{Passwords, Wallet, WalletError, keypair_from_uri};
 use byteleap_daemon::config::{Config, Key, Sources};
 use tempfile::TempDir;
 
@@ -57,7 +57,7 @@ fn load(keys: &[Key], sources: &Sources, read: impl FnOnce(&Config)) {
     }
 }
 
-/// A keyfile, as the secret of a hotkey and as the address of its coldkey, and a phrase with its path. What is read signs
+/// A keyfile, sealed or plain, as the secret of a hotkey and as the address of its coldkey, and a phrase with its path. What is read signs
 /// for the address that it states, and no refusal repeats a secret.
 pub fn keyfile(bytes: &[u8]) {
     static WALLET: LazyLock<()> = LazyLock::new(|| fs::create_dir_all(FOLDER.path().join("w/hotkeys")).unwrap());
@@ -65,7 +65,7 @@ pub fn keyfile(bytes: &[u8]) {
     let (hotkey, coldkeypub) = (FOLDER.path().join("w/hotkeys/h"), FOLDER.path().join("w/coldkeypub.txt"));
     fs::write(&hotkey, bytes).unwrap();
     let _ = fs::remove_file(&coldkeypub);
-    let load = || Wallet::load(FOLDER.path(), "w", "h");
+    let load = || Wallet::load(FOLDER.path(), "w", "h", &Passwords::default());
     let secret = load();
     if let Err(error) = &secret {
         check_refusal(error, &hotkey);

@@ -6,8 +6,7 @@
 //!
 //! Two implementations live here: [`Subtensor`], the real client over JSON-RPC, and [`FixedChain`], one subnet in memory
 //! for unit tests and benches. This crate knows nothing of validators, miners or scores, never opens a coldkey, and
-//! keeps no clock of its own but the deadlines of its calls. Commit-reveal and encrypted keyfiles are recognised and
-//! refused by name.
+//! keeps no clock of its own but the deadlines of its calls. Commit-reveal is recognised and refused by name.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +14,7 @@ mod chain;
 mod fixed;
 mod metagraph;
 mod rules;
+mod standing;
 pub mod subtensor;
 pub mod wallet;
 mod weights;
@@ -25,6 +25,7 @@ pub use chain::{Block, Chain, ChainError, Head, Receipt};
 pub use fixed::FixedChain;
 pub use metagraph::{Metagraph, Neuron};
 pub use rules::{Epoch, Rules, check_axon, check_rate, check_weights};
+pub use standing::Standing;
 pub use subtensor::Subtensor;
 pub use wallet::Wallet;
 pub use weights::{Limits, Weights, WeightsError, cap_largest_share};

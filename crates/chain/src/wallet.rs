@@ -1,10 +1,16 @@
 //! Keys on disk, in the layout of the official command line: `<root>/<wallet>/hotkeys/<hotkey>` and
 //! `<root>/<wallet>/coldkeypub.txt` (chain spec 7.1). A daemon needs these two files; `coldkey` is never opened.
+//!
+//! A keyfile passes `vault` (its seal, if it has one, is opened with a password from `password`), then `keyfile` (its fields
+//! are read and checked), then `secret` (words become a key).
 
 mod keyfile;
+mod password;
 mod secret;
+mod vault;
 
 use std::env;
+use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -13,9 +19,12 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 pub use keyfile::KeyfileError;
+pub use password::{PasswordError, Passwords};
 pub use secret::{SecretError, keypair_from_uri};
+pub use vault::Encryption;
 
 use crate::{Hotkey, Keypair, Signer};
+use vault::Sealed;
 
 /// A keyfile is some 600 bytes; whatever is larger is none.
 const LARGEST_KEYFILE_BYTES: u64 = 64 * 1024;
@@ -27,6 +36,23 @@ pub struct Wallet {
     pub keypair: Keypair,
     /// Address of the owning coldkey; `None` where `coldkeypub.txt` was not brought along.
     pub coldkey: Option<Hotkey>,
+    /// How the hotkey's file is sealed; `None` for plain text.
+    pub encryption: Option<Encryption>,
+}
+
+impl fmt::Display for Wallet {
+    /// What an operator wants to see of it: whose keys, and how they are kept.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hotkey {}", self.keypair.hotkey())?;
+        match self.encryption {
+            Some(encryption) => write!(f, " (encrypted, {encryption})")?,
+            None => f.write_str(" (not encrypted)")?,
+        }
+        match self.coldkey {
+            Some(coldkey) => write!(f, " of coldkey {coldkey}"),
+            None => f.write_str(" of an unknown coldkey (no coldkeypub.txt)"),
+        }
+    }
 }
 
 /// A wallet that cannot be loaded or created; the text names the file and the remedy.
@@ -62,6 +88,16 @@ pub enum WalletError {
         /// What is wrong with its content.
         source: KeyfileError,
     },
+    /// The file is sealed, and its password cannot be had.
+    #[error("keyfile {path} is encrypted ({encryption}): {source}")]
+    Password {
+        /// The keyfile.
+        path: PathBuf,
+        /// How it is sealed.
+        encryption: Encryption,
+        /// Which source failed.
+        source: PasswordError,
+    },
     /// The wallet belongs to another coldkey than the one asked for.
     #[error("{path} names coldkey {found}, not {wanted}")]
     OtherColdkey {
@@ -75,15 +111,23 @@ pub enum WalletError {
 }
 
 impl Wallet {
-    /// Loads the unencrypted hotkey `hotkey` of the wallet `name` under `root`; a leading `~` is the home directory.
+    /// Loads the hotkey `hotkey` of the wallet `name` under `root`; a leading `~` is the home directory. A sealed keyfile is
+    /// opened with the password that `passwords` finds, which takes seconds: not on the runtime's threads.
     ///
     /// # Errors
-    /// [`WalletError`], also for encrypted forms, which are named in the text.
-    pub fn load(root: &Path, name: &str, hotkey: &str) -> Result<Self, WalletError> {
+    /// [`WalletError`], which names the file and what to do.
+    pub fn load(root: &Path, name: &str, hotkey: &str, passwords: &Passwords) -> Result<Self, WalletError> {
         let files = Files::of(root, name, hotkey);
-        let text = read(&files.hotkey)?;
+        let content = read(&files.hotkey)?;
+        let coldkey = read_coldkey(&files.coldkeypub)?;
+        let sealed = Sealed::parse(&content).map_err(|source| files.hotkey_error(source))?;
+        let encryption = sealed.as_ref().map(Sealed::encryption);
+        let text = match sealed {
+            None => content,
+            Some(sealed) => files.open(sealed, passwords)?,
+        };
         let keypair = keyfile::parse_secret(&text).map_err(|source| files.hotkey_error(source))?;
-        Ok(Self { keypair, coldkey: read_coldkey(&files.coldkeypub)? })
+        Ok(Self { keypair, coldkey, encryption })
     }
 
     /// Makes a new hotkey from a random phrase of twelve words, owned by `coldkey`, and writes its files with mode 0600:
@@ -111,7 +155,7 @@ impl Wallet {
         if !files.coldkeypub.exists() {
             write_new(&files.coldkeypub, &keyfile::write_public(coldkey))?;
         }
-        Ok(Self { keypair, coldkey: Some(*coldkey) })
+        Ok(Self { keypair, coldkey: Some(*coldkey), encryption: None })
     }
 }
 
@@ -133,6 +177,16 @@ impl Files {
             coldkeypub: wallet.join("coldkeypub.txt"),
             folder,
         }
+    }
+
+    fn open(&self, sealed: Sealed, passwords: &Passwords) -> Result<Zeroizing<Vec<u8>>, WalletError> {
+        let encryption = sealed.encryption();
+        let password = passwords.find(&self.hotkey, encryption).map_err(|source| WalletError::Password {
+            path: self.hotkey.clone(),
+            encryption,
+            source,
+        })?;
+        sealed.open(&password).map_err(|source| self.hotkey_error(source))
     }
 
     fn hotkey_error(&self, source: KeyfileError) -> WalletError {
@@ -195,7 +249,7 @@ mod tests {
     fn a_created_wallet_loads_with_the_same_keys() {
         let root = tempfile::tempdir().unwrap();
         let created = Wallet::create(root.path(), "validator", "default", &coldkey()).unwrap();
-        let loaded = Wallet::load(root.path(), "validator", "default").unwrap();
+        let loaded = Wallet::load(root.path(), "validator", "default", &Passwords::default()).unwrap();
         assert_eq!(loaded.keypair.hotkey(), created.keypair.hotkey());
         assert_eq!(loaded.coldkey, Some(coldkey()));
         assert!(created.keypair.hotkey().verify(b"text", &loaded.keypair.sign(b"text")));
@@ -217,7 +271,7 @@ mod tests {
         let first = Wallet::create(root.path(), "miner", "default", &coldkey()).unwrap();
         let refused = Wallet::create(root.path(), "miner", "default", &coldkey()).unwrap_err();
         assert!(matches!(refused, WalletError::Exists { .. }), "{refused}");
-        let kept = Wallet::load(root.path(), "miner", "default").unwrap();
+        let kept = Wallet::load(root.path(), "miner", "default", &Passwords::default()).unwrap();
         assert_eq!(kept.keypair.hotkey(), first.keypair.hotkey());
     }
 
@@ -236,7 +290,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         Wallet::create(root.path(), "miner", "default", &coldkey()).unwrap();
         std::fs::remove_file(root.path().join("miner/coldkeypub.txt")).unwrap();
-        assert_eq!(Wallet::load(root.path(), "miner", "default").unwrap().coldkey, None);
+        assert_eq!(Wallet::load(root.path(), "miner", "default", &Passwords::default()).unwrap().coldkey, None);
     }
 
     #[test]
@@ -250,7 +304,7 @@ mod tests {
     #[test]
     fn a_missing_keyfile_is_named() {
         let root = tempfile::tempdir().unwrap();
-        let missing = Wallet::load(root.path(), "miner", "default").unwrap_err();
+        let missing = Wallet::load(root.path(), "miner", "default", &Passwords::default()).unwrap_err();
         assert!(missing.to_string().contains("miner/hotkeys/default"), "{missing}");
     }
 }

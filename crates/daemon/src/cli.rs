@@ -33,7 +33,7 @@
 //!     match arguments.command.unwrap_or(Command::Common(CommonCommand::Run)) {
 //!         Command::Common(CommonCommand::Config { example: true }) => cli::print_example(KEYS),
 //!         Command::Common(CommonCommand::Config { example: false }) => cli::print_effective(&arguments.common.load(KEYS)?),
-//!         Command::Common(CommonCommand::Check) => Ok(()),
+//!         Command::Common(CommonCommand::Check(_)) => Ok(()),
 //!         Command::Common(CommonCommand::Run) => cli::block_on(async { Ok(()) }),
 //!         Command::Workers => Ok(()),
 //!     }
@@ -77,13 +77,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// Commands that every daemon has.
+/// Commands that every daemon has; `C` are its own flags of `check`.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum CommonCommand {
+pub enum CommonCommand<C: Args = NoFlags> {
     /// Run until a signal (the default).
     Run,
     /// Check configuration and surroundings, and print every problem at once.
-    Check,
+    Check(C),
     /// Print the effective configuration with the source of each value, secrets hidden.
     Config {
         /// Print an example file instead: every key with its default.
@@ -91,6 +91,10 @@ pub enum CommonCommand {
         example: bool,
     },
 }
+
+/// A command without flags of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct NoFlags {}
 
 impl CommonArgs {
     /// Loads the configuration that the flags, the environment and the file describe, and prints its warnings to

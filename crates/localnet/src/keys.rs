@@ -4,7 +4,7 @@ use std::path::Path;
 
 use byteleap_chain::{
     Hotkey, Signer as _, Wallet,
-    wallet::{SecretError, WalletError, keypair_from_uri},
+    wallet::{Passwords, SecretError, WalletError, keypair_from_uri},
 };
 use byteleap_devchain::{
     Genesis,
@@ -52,7 +52,7 @@ impl Keys {
         let hotkey = |name: &str| -> Result<Hotkey, WalletError> {
             let exists = wallets.join(name).join("hotkeys").join(HOTKEY_NAME).exists();
             let wallet = if exists {
-                Wallet::load(wallets, name, HOTKEY_NAME)?
+                Wallet::load(wallets, name, HOTKEY_NAME, &Passwords::default())?
             } else {
                 Wallet::create(wallets, name, HOTKEY_NAME, &owner)?
             };

@@ -47,6 +47,7 @@ pub const KEYS: &[Key] = &[
     Key::text("wallet.name", "wallet that holds the hotkey").default("default"),
     Key::text("wallet.hotkey", "name of the hotkey in the wallet").default("default"),
     Key::text("wallet.path", "directory of wallets").default("~/.bittensor/wallets"),
+    Key::text("wallet.password_file", "file that holds the password of an encrypted hotkey, mode 0600"),
     logging::LOG_LEVEL,
     logging::LOG_DIR,
     Key::text("worker_management.host", "address or name that workers dial").default("0.0.0.0"),
@@ -136,6 +137,8 @@ pub struct WalletLocation {
     pub name: String,
     /// Name of the hotkey.
     pub hotkey: String,
+    /// File that holds the password of an encrypted hotkey.
+    pub password_file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -188,6 +191,7 @@ impl Settings {
                 path: config.get("wallet.path"),
                 name: config.get("wallet.name"),
                 hotkey: config.get("wallet.hotkey"),
+                password_file: config.get("wallet.password_file"),
             },
             heartbeat_interval: config.seconds("heartbeat_interval"),
             task_poll_interval: config.seconds("task_poll_interval"),

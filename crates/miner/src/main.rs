@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use byteleap_chain::{Chain, Subtensor, Wallet};
+use byteleap_chain::{Chain, Standing, Subtensor, Wallet, wallet::Passwords};
 use byteleap_daemon::{
     admin,
     cli::{self, CommonArgs, CommonCommand, Failure},
@@ -28,7 +28,7 @@ use byteleap_miner::{
     workers::tls::{self, Certificate},
 };
 use byteleap_protocol::{hotkey::Signer, id::WorkerId, worker_key::WorkerKey};
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 
 /// Name of the log file in `logging.log_dir`.
@@ -58,7 +58,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(flatten)]
-    Common(CommonCommand),
+    Common(CommonCommand<CheckFlags>),
     #[command(flatten)]
     Service(ServiceCommand),
     /// Show the workers of the running miner.
@@ -66,6 +66,14 @@ enum Command {
     Workers(WorkersCommand),
     /// Show the state of the running miner.
     Status,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Clone, Args)]
+struct CheckFlags {
+    /// Print what the chain says: its head, the subnet's rules and epoch, and the hotkey's standing.
+    #[arg(long)]
+    chain: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,7 +122,11 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command.unwrap_or(Command::Common(CommonCommand::Run)) {
         Command::Common(CommonCommand::Config { example: true }) => cli::print_example(KEYS),
         Command::Common(CommonCommand::Config { example: false }) => cli::print_effective(&configured()?.0),
-        Command::Common(CommonCommand::Check) => cli::block_on(check(configured()?.1)),
+        Command::Common(CommonCommand::Check(flags)) => {
+            let settings = configured()?.1;
+            let wallet = wallet(&settings);
+            cli::block_on(check(settings, wallet, flags))
+        }
         Command::Common(CommonCommand::Run) => {
             let (config, settings) = configured()?;
             run(&arguments.common, &config, settings)
@@ -131,25 +143,37 @@ fn run(arguments: &CommonArgs, config: &Config, settings: Settings) -> Result<()
     let _log = logging::start(&logging::Options::in_directory(config, arguments.log_format, LOG_FILE))?;
     failpoint::arm(FAILPOINTS)?;
     let metrics = admin::record_metrics()?;
+    let wallet = wallet(&settings)?;
+    tracing::info!("{wallet}");
     cli::block_on(async move {
         let signals = Signals::of_process()?;
-        let (chain, signer) = (chain(&settings)?, wallet(&settings)?);
+        let chain = chain(&settings)?;
         let tasks = Tasks::new();
-        let world = World { chain, signer: Arc::new(signer.keypair), clock: Arc::new(SystemClock::new()), metrics };
+        let world = World { chain, signer: Arc::new(wallet.keypair), clock: Arc::new(SystemClock::new()), metrics };
         service::start(&settings, world, &tasks).await?;
         Ok(tasks.run(signals, DRAIN_DEADLINE).await?)
     })
 }
 
 /// Looks for everything that would keep the miner from its work, and prints all of it.
-async fn check(settings: Settings) -> Result<(), Failure> {
+async fn check(settings: Settings, wallet: Result<Wallet, Failure>, flags: CheckFlags) -> Result<(), Failure> {
     let mut problems = Vec::new();
-    let wallet = wallet(&settings).map_err(|failure| problems.push(failure.to_string())).ok();
+    let wallet = wallet.map_err(|failure| problems.push(failure.to_string())).ok();
     match (chain(&settings), &wallet) {
         (Err(failure), _) => problems.push(failure.to_string()),
         (Ok(chain), Some(wallet)) => {
-            if let Err(error) = service::registered_uid(&*chain, settings.netuid, wallet.keypair.hotkey()).await {
-                problems.push(tasks::chain(&error));
+            writeln!(io::stdout(), "wallet    {wallet}")?;
+            match Standing::read(&*chain, settings.netuid, wallet.keypair.hotkey()).await {
+                Err(error) => problems.push(tasks::chain(&error)),
+                Ok(standing) => {
+                    let shown = if flags.chain {
+                        standing.to_string()
+                    } else {
+                        format!("standing  {}\n", standing.registration())
+                    };
+                    write!(io::stdout(), "{shown}")?;
+                    problems.extend(standing.neuron.is_none().then(|| standing.registration()));
+                }
             }
         }
         (Ok(chain), None) => {
@@ -185,7 +209,8 @@ fn chain(settings: &Settings) -> Result<Arc<dyn Chain>, Failure> {
 
 fn wallet(settings: &Settings) -> Result<Wallet, Failure> {
     let wallet = &settings.wallet;
-    Ok(Wallet::load(&wallet.path, &wallet.name, &wallet.hotkey)?)
+    let passwords = Passwords::of_process(wallet.password_file.clone());
+    Ok(Wallet::load(&wallet.path, &wallet.name, &wallet.hotkey, &passwords)?)
 }
 
 /// Lists workers, or changes the book of enrolled ones.

@@ -103,7 +103,7 @@ pub enum StartError {
 ///
 /// # Errors
 /// It does not, or the chain gives no answer.
-pub async fn registered_uid(chain: &dyn Chain, netuid: u16, hotkey: Hotkey) -> Result<u16, StartError> {
+async fn registered_uid(chain: &dyn Chain, netuid: u16, hotkey: Hotkey) -> Result<u16, StartError> {
     chain.uid(netuid, &hotkey).await?.ok_or(StartError::NotRegistered { hotkey, netuid })
 }
 

@@ -46,6 +46,7 @@ pub const KEYS: &[Key] = &[
     Key::text("wallet.name", "wallet that holds the hotkey").required(),
     Key::text("wallet.hotkey", "name of the hotkey in the wallet").required(),
     Key::text("wallet.path", "directory of wallets").default("~/.bittensor/wallets"),
+    Key::text("wallet.password_file", "file that holds the password of an encrypted hotkey, mode 0600"),
     logging::LOG_LEVEL,
     logging::LOG_DIR,
     Key::text("database.url", "sqlite:///relative.db, sqlite:////absolute.db or postgresql://user:password@host/name")
@@ -188,6 +189,8 @@ pub struct WalletLocation {
     pub name: String,
     /// Hotkey in the wallet.
     pub hotkey: String,
+    /// File that holds the password of an encrypted hotkey.
+    pub password_file: Option<PathBuf>,
 }
 
 /// How many requests a miner may send in a window (validator spec 1.6).
@@ -251,6 +254,7 @@ impl Settings {
                     path: config.get("wallet.path"),
                     name: config.get("wallet.name"),
                     hotkey: config.get("wallet.hotkey"),
+                    password_file: config.get("wallet.password_file"),
                 },
                 database: config.parsed("database.url"),
                 kept: Kept {

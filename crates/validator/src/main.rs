@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use byteleap_chain::{Chain, Subtensor, Wallet};
+use byteleap_chain::wallet::Passwords;
+use byteleap_chain::{Chain, Standing, Subtensor, Wallet};
 use byteleap_daemon::admin;
 use byteleap_daemon::cli::{self, CommonArgs, CommonCommand, Failure};
 use byteleap_daemon::clock::{Clock, SystemClock};
@@ -27,7 +28,7 @@ use byteleap_validator::store::{DatabaseUrl, Place, Store, StoreError};
 use byteleap_validator::verifier;
 use byteleap_validator::weights::report::WeightsCommand;
 use byteleap_validator::weights::{self, Submitter};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 
 /// Name of the log file in `logging.log_dir`.
@@ -59,7 +60,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(flatten)]
-    Common(CommonCommand),
+    Common(CommonCommand<CheckFlags>),
     #[command(flatten)]
     Service(ServiceCommand),
     /// Bring the database's tables up to date, or show whether they are.
@@ -82,6 +83,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Flags of `check`.
+#[derive(Debug, Clone, Args)]
+struct CheckFlags {
+    /// Print what the chain says: its head, the subnet's rules and epoch, and the hotkey's standing.
+    #[arg(long)]
+    chain: bool,
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -114,9 +123,10 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
     match command {
         Command::Common(CommonCommand::Config { example: true }) => cli::print_example(KEYS),
         Command::Common(CommonCommand::Config { example: false }) => cli::print_effective(&configured()?.0),
-        Command::Common(CommonCommand::Check) => {
+        Command::Common(CommonCommand::Check(flags)) => {
             let (config, settings) = configured()?;
-            cli::block_on(check(settings, advice(&config)))
+            let wallet = wallet(&settings);
+            cli::block_on(check(settings, wallet, advice(&config), flags))
         }
         Command::Common(CommonCommand::Run) => {
             let (config, settings) = configured()?;
@@ -124,7 +134,11 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Service(command) => service_command(&command),
         Command::Migrate(command) => cli::block_on(migrate(configured()?.1, command)),
-        Command::Weights(command) => cli::block_on(weights(configured()?.1, command)),
+        Command::Weights(command) => {
+            let settings = configured()?.1;
+            let wallet = wallet(&settings)?;
+            cli::block_on(weights(settings, wallet, command))
+        }
         Command::Verifier => {
             let (config, settings) = configured()?;
             run_verifier(&arguments.common, &config, settings)
@@ -152,11 +166,13 @@ fn run(arguments: &CommonArgs, config: &Config, settings: Settings) -> Result<()
         challenge_weight = profile.challenge_weight,
         "scoring by this profile; choose another by scoring.profile"
     );
+    let wallet = wallet(&settings)?;
+    tracing::info!("{wallet}");
     cli::block_on(async move {
         let signals = Signals::of_process()?;
-        let (chain, signer) = (chain(&settings)?, wallet(&settings)?);
+        let chain = chain(&settings)?;
         let tasks = Tasks::new();
-        let world = World { chain, signer: Arc::new(signer.keypair), clock: Arc::new(SystemClock::new()), metrics };
+        let world = World { chain, signer: Arc::new(wallet.keypair), clock: Arc::new(SystemClock::new()), metrics };
         service::start(&settings, world, &tasks).await?;
         Ok(tasks.run(signals, DRAIN_DEADLINE).await?)
     })
@@ -178,22 +194,26 @@ fn run_verifier(arguments: &CommonArgs, config: &Config, settings: Settings) -> 
 }
 
 /// Looks for everything that would keep the validator from its work, and prints all of it.
-async fn check(settings: Settings, advice: Vec<String>) -> Result<(), Failure> {
-    let mut problems = Vec::new();
+async fn check(
+    settings: Settings,
+    wallet: Result<Wallet, Failure>,
+    advice: Vec<String>,
+    flags: CheckFlags,
+) -> Result<(), Failure> {
+    let (mut out, mut problems) = (io::stdout(), Vec::new());
     if let Err(error) = check_database(&settings).await {
         problems.push(error);
     }
-    let wallet = wallet(&settings).map_err(|failure| problems.push(failure.to_string())).ok();
+    let wallet = wallet.map_err(|failure| problems.push(failure.to_string())).ok();
     match chain(&settings) {
         Err(failure) => problems.push(failure.to_string()),
-        Ok(chain) => problems.extend(check_chain(&settings, chain.as_ref(), wallet).await.err()),
+        Ok(chain) => problems.extend(check_chain(&settings, chain.as_ref(), wallet, flags).await.err()),
     }
     for (what, address, keys) in
         [("the axon", settings.axon, "axon.host and port"), ("the admin endpoint", settings.admin, "http.listen")]
     {
         problems.extend(check_port(what, address, keys).await.err());
     }
-    let mut out = io::stdout();
     for advice in advice {
         writeln!(out, "note: {advice}")?;
     }
@@ -225,14 +245,26 @@ async fn migrate_status(url: &DatabaseUrl) -> Result<Vec<StepStatus>, StoreError
     Ok(steps)
 }
 
-async fn check_chain(settings: &Settings, chain: &dyn Chain, wallet: Option<Wallet>) -> Result<(), String> {
-    let metagraph = chain.metagraph(settings.netuid).await.map_err(|error| tasks::chain(&error))?;
-    let Some(hotkey) = wallet.map(|wallet| wallet.keypair.hotkey()) else { return Ok(()) };
-    match metagraph.by_hotkey(&hotkey) {
-        None => Err(format!("hotkey {hotkey} is not registered on subnet {}", settings.netuid)),
+/// Prints the wallet and its standing, and says what keeps it from setting weights.
+async fn check_chain(
+    settings: &Settings,
+    chain: &dyn Chain,
+    wallet: Option<Wallet>,
+    flags: CheckFlags,
+) -> Result<(), String> {
+    let Some(wallet) = wallet else {
+        return chain.metagraph(settings.netuid).await.map(drop).map_err(|error| tasks::chain(&error));
+    };
+    let told = |text: String| write!(io::stdout(), "{text}").map_err(|error| error.to_string());
+    told(format!("wallet    {wallet}\n"))?;
+    let standing = Standing::read(chain, settings.netuid, wallet.keypair.hotkey()).await;
+    let standing = standing.map_err(|error| tasks::chain(&error))?;
+    told(if flags.chain { standing.to_string() } else { format!("standing  {}\n", standing.registration()) })?;
+    match &standing.neuron {
+        None => Err(standing.registration()),
         Some(neuron) if !neuron.validator_permit => Err(format!(
-            "hotkey {hotkey} (uid {}) has no validator permit: its weights would be refused, it needs more stake",
-            neuron.uid
+            "hotkey {} (uid {}) has no validator permit: its weights would be refused, it needs more stake",
+            standing.hotkey, neuron.uid
         )),
         Some(_) => Ok(()),
     }
@@ -306,11 +338,11 @@ async fn written_store(settings: &Settings) -> Result<Store, Failure> {
     })
 }
 
-async fn weights(settings: Settings, command: WeightsCommand) -> Result<(), Failure> {
+async fn weights(settings: Settings, wallet: Wallet, command: WeightsCommand) -> Result<(), Failure> {
     let submitter = Submitter {
         store: written_store(&settings).await?,
         chain: chain(&settings)?,
-        signer: Arc::new(wallet(&settings)?.keypair),
+        signer: Arc::new(wallet.keypair),
         clock: Arc::new(SystemClock::new()),
         netuid: settings.netuid,
         settings: settings.weights,
@@ -341,5 +373,6 @@ fn chain(settings: &Settings) -> Result<Arc<dyn Chain>, Failure> {
 
 fn wallet(settings: &Settings) -> Result<Wallet, Failure> {
     let wallet = &settings.wallet;
-    Ok(Wallet::load(&wallet.path, &wallet.name, &wallet.hotkey)?)
+    let passwords = Passwords::of_process(wallet.password_file.clone());
+    Ok(Wallet::load(&wallet.path, &wallet.name, &wallet.hotkey, &passwords)?)
 }

@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     cli::exit(match arguments.command.unwrap_or(Command::Common(CommonCommand::Run)) {
         Command::Common(CommonCommand::Run) => run(&arguments.common),
-        Command::Common(CommonCommand::Check) => check(&arguments.common),
+        Command::Common(CommonCommand::Check(_)) => check(&arguments.common),
         Command::Common(CommonCommand::Config { example: true }) => cli::print_example(KEYS),
         Command::Common(CommonCommand::Config { example: false }) => config(&arguments.common),
         Command::Service(command) => {

@@ -8,7 +8,7 @@ use byteleap_daemon::admin::{Admin, Pages, Readiness, Status, record_metrics};
 use byteleap_daemon::cli::Failure;
 use byteleap_daemon::clock::{Clock, SystemClock};
 use byteleap_daemon::tasks::{self, Signals, Tasks};
-use byteleap_host::identity;
+use byteleap_host::{coldkey, identity};
 use byteleap_protocol::id::WorkerId;
 use byteleap_protocol::worker_key::{WorkerKey, WorkerSecret};
 use serde_json::{Value, json};
@@ -43,6 +43,7 @@ enum IdentityError {
 /// It could not start, a part failed, or the stop took too long.
 pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<(), Failure> {
     warn_of_what_is_missing(&settings);
+    refuse_coldkeys(root).await.map_err(Failure::runtime)?;
     let worker_id = worker_id(&settings, root).await?;
     let secret = Arc::new(worker_secret(&settings).await?);
     let public_key = secret.public();
@@ -96,6 +97,7 @@ pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<()
 /// Checks what surrounds the worker: its identity, and that a miner answers. All problems, for people.
 pub async fn check(settings: &Settings) -> Vec<String> {
     let mut problems = Vec::new();
+    problems.extend(refuse_coldkeys(Path::new("/")).await.err());
     if settings.worker_id.is_none()
         && let Err(error) = identity::check(&settings.state_dir)
     {
@@ -105,6 +107,19 @@ pub async fn check(settings: &Settings) -> Vec<String> {
         problems.push(tasks::chain(&error));
     }
     problems
+}
+
+/// A worker runs other people's work as root: no coldkey may lie where it could be taken.
+async fn refuse_coldkeys(root: &Path) -> Result<(), String> {
+    let root = root.to_owned();
+    let found =
+        tokio::task::spawn_blocking(move || coldkey::readable(&root)).await.map_err(|error| error.to_string())?;
+    let Some(first) = found.first() else { return Ok(()) };
+    Err(format!(
+        "{} coldkey(s) lie on this machine, as {}: move them off it, a worker needs none and never starts beside one",
+        found.len(),
+        first.display()
+    ))
 }
 
 /// What a former file asks for and this version does not do.

@@ -1,5 +1,5 @@
 //! The text of one keyfile (chain spec 7.2): read tolerantly, since wallets of many ages exist, and checked strictly, since
-//! a wrong key would sign in a stranger's name. Encrypted forms are recognised by their first bytes and refused by name.
+//! a wrong key would sign in a stranger's name. A sealed file is opened before (`vault`).
 
 use std::fmt::Write as _;
 
@@ -7,11 +7,8 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::secret::{self, SecretError, Seed};
+use super::vault::Encryption;
 use crate::{Hotkey, Keypair, Signer};
-
-/// First bytes of the encrypted forms, and what to call each.
-const ENCRYPTED: [(&[u8], &str); 3] =
-    [(b"$NACL", "NaCl secretbox"), (b"$ANSIBLE_VAULT", "Ansible vault"), (b"gAAAAA", "Fernet")];
 
 /// `cryptoType` of the one key scheme that the network uses.
 const SR25519: u64 = 1;
@@ -22,11 +19,15 @@ const SHOWN_CRYPTO_TYPE_CHARS: usize = 16;
 /// Why the content of a file gives no key. Never quotes the content, but for the first letters of a wrong `cryptoType`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyfileError {
-    /// An encrypted file.
-    #[error(
-        "encrypted ({0}): encrypted keyfiles are not supported yet; use a hotkey that was made with --no-use-password"
-    )]
-    Encrypted(&'static str),
+    /// A sealed file whose frame is broken, or whose content is after all.
+    #[error("damaged ({0}): restore the file from a backup, or recreate the hotkey from its phrase")]
+    Damaged(Encryption),
+    /// A sealed file that the password does not open. Its tag tells a wrong password and changed bytes not apart.
+    #[error("the password does not open it ({0}): it is wrong, or the file was changed")]
+    WrongPassword(Encryption),
+    /// The memory that the key derivation takes cannot be had.
+    #[error("opening it takes 512 MiB of memory, which this machine does not give: raise the limit of the process")]
+    OutOfMemory,
     /// An account exported from a browser extension.
     #[error("this is a browser-extension export, not a keyfile: recreate the hotkey from its phrase")]
     BrowserExtension,
@@ -162,12 +163,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The text, unless it is encrypted or no text.
-fn plain(text: &[u8]) -> Result<&str, KeyfileError> {
-    if let Some((_, form)) = ENCRYPTED.iter().find(|(prefix, _)| text.starts_with(prefix)) {
-        return Err(KeyfileError::Encrypted(form));
-    }
-    std::str::from_utf8(text).map(str::trim).map_err(|_| KeyfileError::NotAKeyfile)
+fn plain(content: &[u8]) -> Result<&str, KeyfileError> {
+    std::str::from_utf8(content).map(str::trim).map_err(|_| KeyfileError::NotAKeyfile)
 }
 
 /// Very old files hold nothing but a phrase or a seed.

@@ -1,9 +1,11 @@
 //! Keyfiles as the official wallet wrote them (chain spec 7).
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use byteleap_chain::wallet::{KeyfileError, WalletError, keypair_from_uri};
+use base64::Engine as _;
+use byteleap_chain::wallet::{Encryption, KeyfileError, PasswordError, Passwords, WalletError, keypair_from_uri};
 use byteleap_chain::{Hotkey, Signature, Signer, Wallet};
 use serde_json::{Value, json};
 
@@ -19,7 +21,7 @@ fn text(value: &Value) -> &str {
 fn load(content: &[u8]) -> Result<Hotkey, KeyfileError> {
     let root = tempfile::tempdir().unwrap();
     write(root.path(), "validator/hotkeys/default", content);
-    match Wallet::load(root.path(), "validator", "default") {
+    match Wallet::load(root.path(), "validator", "default", &Passwords::default()) {
         Ok(wallet) => Ok(wallet.keypair.hotkey()),
         Err(WalletError::Keyfile { source, .. }) => Err(source),
         Err(other) => panic!("{other}"),
@@ -56,7 +58,7 @@ fn a_wallet_of_the_official_tools_loads() {
     for file in ["validator/coldkeypub.txt", "validator/hotkeys/default", "validator/hotkeys/defaultpub.txt"] {
         write(root.path(), file, text(&vectors["files"][file]["text"]).as_bytes());
     }
-    let wallet = Wallet::load(root.path(), "validator", "default").unwrap();
+    let wallet = Wallet::load(root.path(), "validator", "default", &Passwords::default()).unwrap();
     assert_eq!(wallet.keypair.hotkey(), hotkey());
     assert_eq!(wallet.coldkey.unwrap().to_string(), text(&vectors["coldkey"]["ss58_address"]));
 }
@@ -117,19 +119,96 @@ fn other_key_schemes_are_refused_by_name() {
     }
 }
 
-#[test]
-fn encrypted_files_are_recognised_and_refused_by_name() {
-    let vectors = vectors();
-    // The base64 of the NaCl form spells `$NACL` and more; its first bytes are what is recognised.
-    assert!(text(&vectors["encrypted"]["nacl"]["base64"]).starts_with("JE5BQ0"));
-    let forms = [
-        (b"$NACL\x01\x03\xff".as_slice(), "NaCl secretbox"),
-        (text(&vectors["encrypted"]["ansible"]["text"]).as_bytes(), "Ansible vault"),
-        (text(&vectors["encrypted"]["legacy_fernet"]["text"]).as_bytes(), "Fernet"),
-    ];
-    for (content, form) in forms {
-        assert_eq!(load(content), Err(KeyfileError::Encrypted(form)));
+/// The recorded plain text in each sealed form.
+fn sealed(encryption: Encryption) -> Vec<u8> {
+    let forms = &vectors()["encrypted"];
+    match encryption {
+        Encryption::Nacl => base64(&forms["nacl"]["base64"]),
+        Encryption::Ansible => text(&forms["ansible"]["text"]).into(),
+        Encryption::Fernet => text(&forms["legacy_fernet"]["text"]).into(),
     }
+}
+
+fn base64(value: &Value) -> Vec<u8> {
+    base64::engine::general_purpose::STANDARD.decode(text(value)).unwrap()
+}
+
+/// Loads `content` with `password` in a file beside it.
+fn unlock(content: &[u8], password: &str) -> Result<Wallet, WalletError> {
+    let root = tempfile::tempdir().unwrap();
+    write(root.path(), "validator/hotkeys/default", content);
+    let file = root.path().join("password");
+    write(root.path(), "password", password.as_bytes());
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    Wallet::load(root.path(), "validator", "default", &Passwords::of_process(Some(file)))
+}
+
+fn opens_with_its_password_and_no_other(encryption: Encryption) {
+    let password = vectors()["password"].as_str().unwrap().to_owned();
+    let wallet = unlock(&sealed(encryption), &format!("{password}\n")).unwrap();
+    assert_eq!((wallet.keypair.hotkey(), wallet.encryption), (hotkey(), Some(encryption)));
+    let refused = unlock(&sealed(encryption), "another").unwrap_err();
+    let WalletError::Keyfile { source, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(*source, KeyfileError::WrongPassword(encryption));
+    assert!(refused.to_string().contains("validator/hotkeys/default"), "{refused}");
+}
+
+#[test]
+fn a_nacl_file_opens_with_its_password_and_no_other() {
+    opens_with_its_password_and_no_other(Encryption::Nacl);
+}
+
+#[test]
+fn an_ansible_file_opens_with_its_password_and_no_other() {
+    opens_with_its_password_and_no_other(Encryption::Ansible);
+}
+
+#[test]
+fn a_fernet_file_opens_with_its_password_and_no_other() {
+    opens_with_its_password_and_no_other(Encryption::Fernet);
+}
+
+#[test]
+fn a_file_that_the_official_wallet_sealed_opens() {
+    let vectors = vectors();
+    let content = base64(&vectors["files"]["validator/coldkey"]["base64"]);
+    let wallet = unlock(&content, text(&vectors["password"])).unwrap();
+    assert_eq!(wallet.keypair.hotkey().to_string(), text(&vectors["coldkey"]["ss58_address"]));
+}
+
+#[test]
+fn a_changed_byte_is_told_from_a_frame_that_is_broken() {
+    let password = vectors()["password"].as_str().unwrap().to_owned();
+    let refusal = |content: &[u8]| match unlock(content, &password) {
+        Err(WalletError::Keyfile { source, .. }) => source,
+        other => panic!("{other:?}"),
+    };
+    let mut changed = sealed(Encryption::Ansible);
+    let place = changed.len() - 20;
+    changed[place] = if changed[place] == b'3' { b'6' } else { b'3' };
+    assert_eq!(refusal(&changed), KeyfileError::WrongPassword(Encryption::Ansible));
+    for encryption in [Encryption::Nacl, Encryption::Ansible, Encryption::Fernet] {
+        assert_eq!(refusal(&sealed(encryption)[..30]), KeyfileError::Damaged(encryption));
+    }
+}
+
+#[test]
+fn a_sealed_file_without_a_password_says_where_one_may_come_from() {
+    for encryption in [Encryption::Nacl, Encryption::Ansible, Encryption::Fernet] {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "validator/hotkeys/default", &sealed(encryption));
+        let refused = Wallet::load(root.path(), "validator", "default", &Passwords::default()).unwrap_err();
+        let WalletError::Password { encryption: found, source: PasswordError::Nowhere { .. }, .. } = &refused else {
+            panic!("{refused}")
+        };
+        assert_eq!(*found, encryption);
+        assert!(refused.to_string().contains("wallet.password_file"), "{refused}");
+    }
+}
+
+#[test]
+fn the_recorded_plain_text_is_a_keyfile() {
+    assert_eq!(load(text(&vectors()["encrypted_plaintext"]).as_bytes()), Ok(hotkey()));
 }
 
 #[test]
@@ -175,6 +254,9 @@ fn errors_and_debug_show_no_secret() {
 
     let root = tempfile::tempdir().unwrap();
     write(root.path(), "validator/hotkeys/default", phrase.as_bytes());
-    let wallet = Wallet::load(root.path(), "validator", "default").unwrap();
-    assert_eq!(format!("{wallet:?}"), format!("Wallet {{ keypair: Keypair({}), coldkey: None }}", hotkey()));
+    let wallet = Wallet::load(root.path(), "validator", "default", &Passwords::default()).unwrap();
+    assert_eq!(
+        format!("{wallet:?}"),
+        format!("Wallet {{ keypair: Keypair({}), coldkey: None, encryption: None }}", hotkey())
+    );
 }

@@ -77,3 +77,19 @@ async fn status_of_a_worker_that_does_not_run_says_so() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("is the daemon running"), "{told}");
 }
+
+#[tokio::test]
+async fn a_worker_does_not_start_where_a_coldkey_lies() {
+    let folder = tempfile::tempdir().unwrap();
+    let coldkey = folder.path().join(".bittensor/wallets/main/coldkey");
+    std::fs::create_dir_all(coldkey.parent().unwrap()).unwrap();
+    std::fs::write(&coldkey, "$NACL").unwrap();
+    for command in ["run", "check"] {
+        let mut worker = worker(folder.path(), &[command, "--set", "miner_url=ws://127.0.0.1:1"]);
+        worker.env("HOME", folder.path());
+        let output = output(worker).await;
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains(coldkey.to_str().unwrap()), "{told}");
+    }
+}

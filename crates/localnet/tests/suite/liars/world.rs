@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use byteleap_chain::wallet::Passwords;
 use byteleap_chain::{Hotkey, Wallet};
 use byteleap_localnet::{Network, Options, binaries::Binaries};
 use byteleap_protocol::hotkey::Keypair;
@@ -93,7 +94,7 @@ impl World {
     /// The key pair of a miner, counted from 1.
     pub(super) fn miner(&self, number: usize) -> Keypair {
         let wallets = self.network.directory().join("wallets");
-        Wallet::load(&wallets, &format!("miner-{number}"), "default").unwrap().keypair
+        Wallet::load(&wallets, &format!("miner-{number}"), "default", &Passwords::default()).unwrap().keypair
     }
 
     /// What `byteleap-validator explain` prints.
