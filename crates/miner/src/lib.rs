@@ -5,10 +5,12 @@
 //! challenge meets the modules in this order: [`relay`] fetches it from a validator, [`workers`] places it, the answer
 //! goes back through [`relay`] to the same validator, twice: commitment, then proof.
 //!
-//! [`config`] is what an operator can set, [`service`] builds the parts and runs them, [`status`] shows them;
-//! [`enroll`] is how an operator says which workers are his. After a restart workers register again and sessions are made anew; only the challenges under way are on disk, and go on.
+//! [`config`] is what an operator can set, [`service`] builds the parts and runs them, [`status`] shows them, [`bench`]
+//! measures them; [`enroll`] is how an operator says which workers are his. After a restart workers register again and
+//! sessions are made anew; only the challenges under way are on disk, and go on.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod config;
 pub mod enroll;
 mod relay;

@@ -21,6 +21,7 @@ use byteleap_daemon::{
 use byteleap_host::service::{Daemon, ServiceCommand};
 use byteleap_miner::{
     FAILPOINTS,
+    bench::{self, BenchCommand},
     config::{KEYS, Settings},
     enroll,
     service::{self, DRAIN_DEADLINE, World},
@@ -66,6 +67,9 @@ enum Command {
     Workers(WorkersCommand),
     /// Show the state of the running miner.
     Status,
+    /// Measure how many workers this machine's miner carries.
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 /// Flags of `check`.
@@ -136,6 +140,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Workers(command) => workers(&configured()?.1, command),
         Command::Status => show(configured()?.1.admin, Status::page),
+        Command::Bench(command) => cli::block_on(bench::run(command)),
     }
 }
 
