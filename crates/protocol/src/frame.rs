@@ -3,9 +3,12 @@
 //! [`WorkerFrame`] goes up, [`MinerFrame`] comes down. Both read tolerantly and write strictly; a message that cannot be
 //! used is a [`FrameError`], after which a registered connection goes on.
 
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::challenge::{ChallengeKind, TimeoutSeconds};
 use crate::code::{CloseCode, ErrorCode};
@@ -153,6 +156,99 @@ pub struct WorkerHeartbeat {
     /// Challenge kinds that it computes. Absent leaves what is stored; always sent.
     #[serde(default, deserialize_with = "lenient::read", skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Vec<String>>,
+}
+
+/// A heartbeat as far as a miner looks into it: the host data stay text, since they are passed on a minute later, and ten
+/// thousand trees of them would cost four times their size.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeartbeatReport {
+    /// How many tasks the worker holds, where it says so.
+    pub active_tasks: Option<i64>,
+    /// Challenge kinds that it computes; absent leaves what is stored.
+    pub capabilities: Option<Vec<String>>,
+    /// Its host; replaces what is stored.
+    pub system_info: HostData,
+}
+
+/// A host's data, as the text of one JSON object; a cheap handle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostData(Arc<str>);
+
+impl Default for HostData {
+    fn default() -> Self {
+        Self("{}".into())
+    }
+}
+
+impl From<&Object> for HostData {
+    fn from(object: &Object) -> Self {
+        Self(serde_json::to_string(object).unwrap_or_else(|_| "{}".to_owned()).into())
+    }
+}
+
+impl HostData {
+    /// The data, read.
+    ///
+    /// # Errors
+    /// The object is nested too deeply.
+    pub fn read(&self) -> Result<Object, serde_json::Error> {
+        serde_json::from_str(&self.0)
+    }
+}
+
+impl From<WorkerHeartbeat> for HeartbeatReport {
+    fn from(heartbeat: WorkerHeartbeat) -> Self {
+        Self {
+            active_tasks: heartbeat.active_tasks,
+            capabilities: heartbeat.capabilities,
+            system_info: HostData::from(&heartbeat.system_info),
+        }
+    }
+}
+
+impl HeartbeatReport {
+    /// Reads a heartbeat in the form that workers send, without building a tree of it. None for every other message, and
+    /// for a heartbeat that needs tolerance: [`WorkerFrame::decode`] is for these, and reads the same out of this one.
+    #[must_use]
+    pub fn glance(message: &[u8]) -> Option<Self> {
+        const BEGINNINGS: [&[u8]; 2] = [br#"{"type": "heartbeat""#, br#"{"type":"heartbeat""#];
+        if !BEGINNINGS.iter().any(|beginning| message.starts_with(beginning)) {
+            return None;
+        }
+        let PlainHeartbeat { data, .. } = serde_json::from_slice(message).ok()?;
+        let is_object = |raw: &RawValue| raw.get().starts_with('{');
+        if !is_object(data.system_info) || data.gpu_info.is_some_and(|raw| !is_object(raw)) {
+            return None;
+        }
+        Some(Self {
+            active_tasks: data.active_tasks,
+            capabilities: data.capabilities,
+            system_info: HostData(data.system_info.get().into()),
+        })
+    }
+}
+
+/// A heartbeat in which nothing needs conversion.
+#[derive(Deserialize)]
+struct PlainHeartbeat<'message> {
+    #[serde(rename = "type")]
+    _kind: &'message str,
+    #[serde(borrow)]
+    data: PlainReport<'message>,
+}
+
+#[derive(Deserialize)]
+struct PlainReport<'message> {
+    #[serde(default, rename = "status")]
+    _status: Option<&'message str>,
+    #[serde(default)]
+    active_tasks: Option<i64>,
+    #[serde(borrow)]
+    system_info: &'message RawValue,
+    #[serde(borrow, default)]
+    gpu_info: Option<&'message RawValue>,
+    #[serde(default)]
+    capabilities: Option<Vec<String>>,
 }
 
 /// A challenge for this worker.
@@ -559,6 +655,27 @@ mod tests {
             capabilities(r#"{"type":"heartbeat","data":{"system_info":{},"capabilities":[]}}"#),
             Some(Vec::new())
         );
+    }
+
+    #[test]
+    fn a_glance_reads_what_the_decoder_reads_or_leaves_it_to_it() {
+        let plain = r#"{"type": "heartbeat", "data": {"status": "online", "active_tasks": 2, "system_info": {"cpu_count": 8, "a": [1.5, {"b": null}]}, "gpu_info": {}, "capabilities": ["cpu_matrix"]}}"#;
+        let glanced = HeartbeatReport::glance(plain.as_bytes()).unwrap();
+        let WorkerFrame::Heartbeat { data } = from_worker(plain).unwrap() else { panic!("not a heartbeat") };
+        assert_eq!(glanced.system_info.read().unwrap(), data.system_info);
+        assert_eq!((glanced.active_tasks, glanced.capabilities), (data.active_tasks, data.capabilities));
+        for other in [
+            r#"{"type":"heartbeat","data":{"system_info":{"load":Infinity}}}"#,
+            r#"{"type":"heartbeat","data":{"system_info":{},"active_tasks":"2"}}"#,
+            r#"{"type":"heartbeat","data":{"system_info":[]}}"#,
+            r#"{"type":"heartbeat","data":{"system_info":{},"gpu_info":[]}}"#,
+            r#"{"type":"heartbeat","data":{"system_info":{},"system_info":{}}}"#,
+            r#"{"type":"heartbeat","data":{"system_info":{}},"type":"task_result"}"#,
+            r#"{"type":"heartbeat","data":{"system_info":{}}"#,
+            r#"{"type":"register","worker_id":"w","worker_version":"1"}"#,
+        ] {
+            assert_eq!(HeartbeatReport::glance(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]

@@ -242,6 +242,7 @@ async fn open(address: String, number: u32) -> Result<Socket, String> {
             worker_version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: vec!["cpu_matrix".to_owned()],
             system_info: Object::new(),
+            identity: None,
         });
         socket.send(Message::text(register.encode())).await.map_err(|error| error.to_string())?;
         match answer(&mut socket).await {

@@ -108,7 +108,8 @@ impl Heartbeat {
 /// The report of one worker; none before its first heartbeat, or where its host data fail the typed check.
 fn worker_info(worker: WorkerView) -> Option<WorkerInfo> {
     let last_heartbeat_ms = worker.last_heartbeat_at_ms?;
-    let system_info = match SystemInfo::parse(&worker.system_info) {
+    let read = worker.system_info.read().map_err(|error| error.to_string());
+    let system_info = match read.and_then(|host| SystemInfo::parse(&host).map_err(|error| error.to_string())) {
         Ok(system_info) => system_info,
         Err(error) => {
             tracing::warn!(worker_id = %worker.worker_id, %error, "worker left out of the report: its system_info is malformed");
@@ -129,7 +130,10 @@ fn worker_info(worker: WorkerView) -> Option<WorkerInfo> {
 
 #[cfg(test)]
 mod tests {
-    use byteleap_protocol::{Object, id::ChallengeId, id::WorkerId};
+    use byteleap_protocol::{
+        frame::HostData,
+        id::{ChallengeId, WorkerId},
+    };
     use serde_json::json;
 
     use super::*;
@@ -137,7 +141,6 @@ mod tests {
 
     fn worker(system_info: serde_json::Value) -> WorkerView {
         let serde_json::Value::Object(system_info) = system_info else { panic!("an object") };
-        let system_info: Object = system_info;
         WorkerView {
             worker_id: WorkerId::new("w1").expect("an id"),
             name: "rack 1".to_owned(),
@@ -146,7 +149,7 @@ mod tests {
             is_tls: false,
             address: [203, 0, 113, 7].into(),
             capabilities: vec!["cpu_matrix".to_owned()],
-            system_info,
+            system_info: HostData::from(&system_info),
             connected_at_ms: 1_760_000_000_250,
             last_heartbeat_at_ms: Some(1_760_000_030_500),
             task: Some(ChallengeId::new("c1").expect("an id")),

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use byteleap_protocol::{
     code::CloseCode,
-    frame::{FrameError, MAX_MINER_FRAME_BYTES, MinerFrame, Register, Registered, TokenAnswer, WorkerFrame},
+    frame::{
+        FrameError, HeartbeatReport, MAX_MINER_FRAME_BYTES, MinerFrame, Register, Registered, TokenAnswer, WorkerFrame,
+    },
     id::WorkerId,
 };
 use futures_util::{SinkExt, StreamExt};
@@ -221,6 +223,11 @@ impl<S: Stream> Session<'_, S> {
     /// Handles one message of the worker.
     async fn take(&mut self, message: Option<Result<Message, Error>>) -> Result<(), End> {
         let Some(data) = payload(message)? else { return Ok(()) };
+        if data.len() <= INLINE_DECODE_BYTES
+            && let Some(report) = HeartbeatReport::glance(&data)
+        {
+            return self.heartbeat(report).await;
+        }
         let frame = match decode(data).await {
             Ok(frame) => frame,
             Err(error) => {
@@ -231,11 +238,7 @@ impl<S: Stream> Session<'_, S> {
         };
         let registry = &self.desk.registry;
         match frame {
-            WorkerFrame::Heartbeat { data } => {
-                if registry.heartbeat(self.worker_id, self.generation, data) {
-                    self.send(&MinerFrame::HeartbeatAck).await?;
-                }
-            }
+            WorkerFrame::Heartbeat { data } => self.heartbeat(data.into()).await?,
             WorkerFrame::TaskResult(result) => {
                 let challenge_id = result.task_id.clone();
                 match registry.deliver_result(self.worker_id, self.generation, result) {
@@ -270,6 +273,13 @@ impl<S: Stream> Session<'_, S> {
                 count_ignored("unexpected");
                 tracing::debug!(worker_id = %self.worker_id, "unexpected message of a worker ignored");
             }
+        }
+        Ok(())
+    }
+
+    async fn heartbeat(&mut self, report: HeartbeatReport) -> Result<(), End> {
+        if self.desk.registry.heartbeat(self.worker_id, self.generation, report) {
+            self.send(&MinerFrame::HeartbeatAck).await?;
         }
         Ok(())
     }

@@ -18,10 +18,9 @@ use std::{
 
 use byteleap_daemon::clock::Clock;
 use byteleap_protocol::{
-    Object,
     challenge::ChallengeKind,
     code::CloseCode,
-    frame::{MinerFrame, ProofAnswer, Register, TaskAssignment, TaskOutcome, TaskResult, WorkerHeartbeat},
+    frame::{HeartbeatReport, HostData, MinerFrame, ProofAnswer, Register, TaskAssignment, TaskOutcome, TaskResult},
     id::{ChallengeId, MessageId, WorkerId},
     worker_key::WorkerKey,
 };
@@ -85,7 +84,7 @@ pub struct WorkerView {
     /// Kinds of challenges it takes, as last reported.
     pub capabilities: Vec<String>,
     /// Host data, as last reported.
-    pub system_info: Object,
+    pub system_info: HostData,
     /// When this connection registered, in milliseconds since 1970.
     pub connected_at_ms: i64,
     /// When the last heartbeat of this connection came in, in milliseconds since 1970; none before the first.
@@ -171,7 +170,7 @@ struct Entry {
     name: String,
     version: String,
     capabilities: Vec<String>,
-    system_info: Object,
+    system_info: HostData,
     connected_at_ms: i64,
     last_heartbeat_at_ms: Option<i64>,
     /// On the monotonic clock.
@@ -228,7 +227,7 @@ impl Registry {
             name: register.worker_name.filter(|name| !name.is_empty()).unwrap_or_else(|| worker_id.to_string()),
             version: register.worker_version,
             capabilities: register.capabilities,
-            system_info: register.system_info,
+            system_info: HostData::from(&register.system_info),
             connected_at_ms: self.clock.unix_ms(),
             last_heartbeat_at_ms: None,
             last_seen: self.clock.monotonic(),
@@ -245,11 +244,19 @@ impl Registry {
     /// Takes in a heartbeat; absent capabilities leave what is stored (F9). A worker that has come back and says that it
     /// holds no task is given again the one that it was given on an earlier connection. False if the connection no longer
     /// owns the entry.
-    pub(super) fn heartbeat(&self, worker_id: &WorkerId, generation: Generation, report: WorkerHeartbeat) -> bool {
+    pub(super) fn heartbeat(
+        &self,
+        worker_id: &WorkerId,
+        generation: Generation,
+        report: impl Into<HeartbeatReport>,
+    ) -> bool {
+        let report = report.into();
         let mut table = self.table();
         let Some(entry) = table.owned(worker_id, generation) else { return false };
         entry.system_info = report.system_info;
-        if let Some(capabilities) = report.capabilities {
+        let offered = report.capabilities.filter(|capabilities| *capabilities != entry.capabilities);
+        let offers_something_else = offered.is_some();
+        if let Some(capabilities) = offered {
             entry.capabilities = capabilities;
         }
         entry.last_seen = self.clock.monotonic();
@@ -258,7 +265,10 @@ impl Registry {
             table.tell_again(worker_id);
         }
         drop(table);
-        self.changes.send_replace(());
+        // Nobody waits for a report that changes nothing.
+        if offers_something_else {
+            self.changes.send_replace(());
+        }
         true
     }
 
@@ -586,6 +596,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use byteleap_daemon::clock::ManualClock;
+    use byteleap_protocol::{Object, frame::WorkerHeartbeat};
 
     use super::*;
 
