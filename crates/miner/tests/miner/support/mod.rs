@@ -45,6 +45,7 @@ pub(crate) fn miner_key() -> Keypair {
 pub(crate) struct TestMiner {
     pub(crate) workers: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) settings: Settings,
     metrics: PrometheusHandle,
     tasks: Tasks,
     _state_dir: tempfile::TempDir,
@@ -83,7 +84,7 @@ impl TestMiner {
         };
         let tasks = Tasks::new();
         let addresses = service::start(&settings, world, &tasks).await.expect("a miner");
-        Self { workers: addresses.workers, admin: addresses.admin, metrics, tasks, _state_dir: state_dir }
+        Self { workers: addresses.workers, admin: addresses.admin, settings, metrics, tasks, _state_dir: state_dir }
     }
 
     /// What the admin endpoint shows.
