@@ -55,6 +55,16 @@ pub enum ChildError {
         /// Why not.
         source: io::Error,
     },
+    /// A command of it failed.
+    #[error("{binary} {command} failed: {told}")]
+    Command {
+        /// Its executable.
+        binary: PathBuf,
+        /// The command.
+        command: &'static str,
+        /// What it said.
+        told: String,
+    },
     /// It ended though nobody asked it to.
     #[error("{name} ended with {status}; its log {log} ends:\n{tail}")]
     Ended {
@@ -67,6 +77,24 @@ pub enum ChildError {
         /// The last lines of it.
         tail: String,
     },
+}
+
+/// Runs one command of a daemon's executable with a configuration to its end; gives what it printed.
+pub(crate) async fn run(
+    binary: &Path,
+    command: &'static str,
+    arguments: &[&str],
+    config: &Path,
+) -> Result<String, ChildError> {
+    let failed = |told: String| ChildError::Command { binary: binary.to_owned(), command, told };
+    let mut process = Command::new(binary);
+    process.args(command.split(' ')).args(arguments).arg("--config").arg(config);
+    let output = process.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = output.await.map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 impl Child {

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     binaries::{Binaries, BinariesError},
-    child::{Child, ChildError},
+    child::{self, Child, ChildError},
     directory::{Directory, DirectoryError},
     keys::{self, Keys, KeysError, NETUID, VALIDATOR_UID},
     progress::{Progress, Stage},
@@ -470,7 +470,9 @@ impl Setup<'_> {
         for (number, (miner, address)) in (1..=self.options.workers).zip(miners.iter().cycle()) {
             let (name, own) = (keys::worker_name(number), next_ports()?);
             let folder = self.directory.of_daemon(&name)?;
-            self.start(&name, &self.binaries.worker(), &settings::worker(&name, &folder, own, *address), &[])?;
+            let config = self.configure(&name, &settings::worker(&name, &folder, own, *address))?;
+            self.join(&config, miner, *address).await?;
+            self.launch(&name, &self.binaries.worker(), &config, &[])?;
             self.note(&name, own, None, Some(miner.clone()));
         }
         Ok(())
@@ -488,11 +490,31 @@ impl Setup<'_> {
 
     /// Writes the configuration and starts the daemon with it.
     fn start(&mut self, name: &str, binary: &Path, config: &Value, assignments: &[String]) -> Result<(), NetworkError> {
+        let path = self.configure(name, config)?;
+        self.launch(name, binary, &path, assignments)
+    }
+
+    /// Lets a worker take up an invitation of its miner, as an operator would: from then on it speaks wss:// and is known
+    /// by its key.
+    async fn join(&self, worker: &Path, miner: &str, address: SocketAddr) -> Result<(), NetworkError> {
+        let (url, config) = (format!("wss://{address}"), self.directory.of_daemon(miner)?.join("config.yaml"));
+        let invitation = ["--token", "--url", &url];
+        let token = child::run(&self.binaries.miner(), "workers enroll", &invitation, &config).await?;
+        child::run(&self.binaries.worker(), "join", &[&token], worker).await?;
+        Ok(())
+    }
+
+    /// Writes a daemon's configuration.
+    fn configure(&self, name: &str, config: &Value) -> Result<PathBuf, NetworkError> {
         let path = self.directory.of_daemon(name)?.join("config.yaml");
         // A JSON text is YAML; block style is for whoever opens the file.
         let text = serde_yaml::to_string(config).unwrap_or_else(|_| config.to_string());
         write(&path, &text)?;
-        self.children.push(Child::start(name, binary, &path, assignments, self.log(name))?);
+        Ok(path)
+    }
+
+    fn launch(&mut self, name: &str, binary: &Path, config: &Path, assignments: &[String]) -> Result<(), NetworkError> {
+        self.children.push(Child::start(name, binary, config, assignments, self.log(name))?);
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use crate::{
     status::Status,
     validators::{Blacklist, Validators},
     workers::{
-        connection::Desk,
+        connection::{Desk, PULSE},
         door::Door,
         enrolment::{BookFile, BookFileError},
         listen::{self, Port},
@@ -138,8 +138,13 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     let workers_stop = CancellationToken::new();
 
     let door = Door::open(settings.auth, BookFile::in_directory(&settings.state_dir), door_clock)?;
-    let desk =
-        Desk { registry: registry.clone(), door: door.clone(), tokens_to_anyone: settings.tokens_to_anyone, tokens };
+    let desk = Desk {
+        registry: registry.clone(),
+        door: door.clone(),
+        tokens_to_anyone: settings.tokens_to_anyone,
+        pulse: PULSE,
+        tokens,
+    };
     let tls = certificate.map(|certificate| certificate.acceptor());
     let port = Port { listener, tls, is_plain_served: settings.tls_mode != tls::Mode::Required };
     tasks.service("workers", |_| endless(listen::serve(port, desk, workers_stop.clone())));

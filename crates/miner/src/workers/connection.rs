@@ -33,11 +33,18 @@ use super::{
 /// How long an unregistered connection may stay silent (worker-miner spec 1.3).
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Pause between pings; the reference's 20 s (1.2) would find a half-open connection only after 50.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// How a connection whose peer is gone without a word is found.
+#[derive(Debug, Clone, Copy)]
+pub struct Pulse {
+    /// Pause between pings.
+    pub ping_interval: Duration,
+    /// How long after the last thing heard of the peer its connection is given up.
+    pub silence_timeout: Duration,
+}
 
-/// How long after the last thing heard of a peer its connection is given up: one ping unanswered for 25 s.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(40);
+/// A half-open connection is found 40 s after its peer was last heard of; the reference's 20 s and 30 s (worker-miner spec
+/// 1.2) would take 50.
+pub const PULSE: Pulse = Pulse { ping_interval: Duration::from_secs(15), silence_timeout: Duration::from_secs(40) };
 
 /// How long the peer may take to accept one frame.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,6 +72,8 @@ pub struct Desk {
     pub door: Door,
     /// Whether enrolment tokens go to workers that are not authenticated.
     pub tokens_to_anyone: bool,
+    /// How lost peers are found; [`PULSE`] but in a test.
+    pub pulse: Pulse,
     /// Where enrolment token requests go.
     pub tokens: mpsc::Sender<TokenRequest>,
 }
@@ -197,7 +206,8 @@ impl<S: Stream> Session<'_, S> {
         mut asked_to_close: oneshot::Receiver<CloseCode>,
         stop: &CancellationToken,
     ) -> End {
-        let mut pings = tokio::time::interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        let pulse = self.desk.pulse;
+        let mut pings = tokio::time::interval_at(Instant::now() + pulse.ping_interval, pulse.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_heard = Instant::now();
         let mut step = self.send(&MinerFrame::RegistrationAck { data: Registered::default() }).await;
@@ -215,7 +225,7 @@ impl<S: Stream> Session<'_, S> {
                 code = &mut asked_to_close => Err(End::Close(code.unwrap_or(CloseCode::GoingAway))),
                 () = stop.cancelled() => Err(End::Close(CloseCode::Normal)),
                 _ = pings.tick() => write(self.socket, Message::Ping(Bytes::new())).await,
-                () = tokio::time::sleep_until(last_heard + SILENCE_TIMEOUT) => Err(End::Close(CloseCode::Internal)),
+                () = tokio::time::sleep_until(last_heard + pulse.silence_timeout) => Err(End::Close(CloseCode::Internal)),
             };
         }
     }
@@ -381,5 +391,65 @@ async fn close<S: Stream>(socket: &mut WebSocketStream<S>, code: CloseCode) {
     let frame = CloseFrame { code: WireCode::from(code.number()), reason: code.text().into() };
     if socket.close(Some(frame)).await.is_ok() {
         while let Some(Ok(_)) = socket.next().await {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use byteleap_daemon::clock::SystemClock;
+    use byteleap_protocol::worker_key::{Channel, Nonce};
+    use tokio::sync::Semaphore;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+    use crate::workers::{door::Policy, enrolment::BookFile};
+
+    #[test]
+    fn a_half_open_connection_is_found_within_45_s_and_a_live_one_has_time_for_a_pong() {
+        assert!(PULSE.silence_timeout <= Duration::from_secs(45));
+        assert!(PULSE.silence_timeout - PULSE.ping_interval >= Duration::from_secs(20));
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_gone_without_a_word_leaves_the_table_and_one_that_answers_pings_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock = Arc::new(SystemClock::new());
+        let registry = Registry::new(2, clock.clone());
+        let door = Door::open(Policy::Open, BookFile::in_directory(folder.path()), clock).expect("a door");
+        let pulse = Pulse { ping_interval: Duration::from_millis(20), silence_timeout: Duration::from_millis(500) };
+        let (tokens, _requests) = mpsc::channel(1);
+        let desk = Desk { registry: registry.clone(), door, tokens_to_anyone: false, pulse, tokens };
+        let mut ends = Vec::new();
+        for worker_id in ["alive", "gone"] {
+            let (ours, theirs) = tokio::io::duplex(64 * 1024);
+            let channel = Channel { nonce: Nonce([1; 32]), exported: None };
+            let peer = Peer { address: ([127, 0, 0, 1], 1).into(), channel };
+            let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("a permit");
+            let desk = desk.clone();
+            tokio::spawn(async move {
+                let socket = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+                serve(socket, peer, desk, CancellationToken::new(), permit).await;
+            });
+            let mut socket = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+            let register = format!(r#"{{"type":"register","worker_id":"{worker_id}","worker_version":"1"}}"#);
+            socket.send(Message::text(register)).await.expect("sent");
+            socket.next().await.expect("an acknowledgement").expect("a frame");
+            ends.push(socket);
+        }
+        let _gone = ends.pop();
+        let mut alive = ends.pop().expect("the other");
+        // Reading answers the pings.
+        let reading = tokio::spawn(async move { while let Some(Ok(_)) = alive.next().await {} });
+        let names = || registry.snapshot().into_iter().map(|worker| worker.worker_id.to_string()).collect::<Vec<_>>();
+        let mut changes = registry.changes();
+        while names() != ["alive"] {
+            tokio::time::timeout(Duration::from_secs(20), changes.changed())
+                .await
+                .expect("in time")
+                .expect("a registry");
+        }
+        assert!(!reading.is_finished());
     }
 }

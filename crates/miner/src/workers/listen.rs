@@ -149,3 +149,78 @@ async fn upgrade<S: Stream>(mut stream: S, nonce: Nonce) -> Result<WebSocketStre
         .max_frame_size(Some(MAX_WORKER_FRAME_BYTES));
     Ok(WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config)).await)
 }
+
+#[cfg(test)]
+mod tests {
+    use byteleap_protocol::frame::WorkerFrame;
+    use futures_util::StreamExt;
+    use serde_json::Value;
+    use tokio_tungstenite::tungstenite::Message;
+
+    use super::*;
+
+    /// What the Python packages `websockets` and `json` sent as a worker, byte for byte (scripts/record-frames).
+    const RECORDED: &str = include_str!("../../tests/vectors/python_worker.json");
+
+    /// The text behind `key` in a record, which spells bytes in hexadecimal.
+    fn recorded() -> Vec<u8> {
+        let record: Value = serde_json::from_str(RECORDED).expect("JSON");
+        let digits = record["bytes"].as_str().expect("bytes").as_bytes();
+        let byte = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).expect("ASCII"), 16).expect("a byte");
+        digits.chunks(2).map(byte).collect()
+    }
+
+    #[tokio::test]
+    async fn every_frame_that_a_python_worker_sent_is_read() {
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        theirs.write_all(&recorded()).await.expect("room");
+        let mut socket = upgrade(ours, Nonce([1; 32])).await.expect("an upgrade");
+        let mut frames = Vec::new();
+        let mut pings = 0;
+        loop {
+            match socket.next().await.expect("a close first").expect("a sound stream") {
+                Message::Text(text) => frames.push(WorkerFrame::decode(text.as_bytes()).expect("a frame")),
+                Message::Binary(data) => frames.push(WorkerFrame::decode(&data).expect("a frame")),
+                Message::Ping(_) => pings += 1,
+                Message::Close(frame) => {
+                    assert_eq!(u16::from(frame.expect("a code").code), 1000);
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(pings, 1);
+        let mut frames = frames.into_iter();
+        let Some(WorkerFrame::Register(register)) = frames.next() else { panic!("no registration") };
+        assert_eq!(register.worker_name.as_deref(), Some("Ger\u{e4}t-7 \u{1f680}"), "surrogate pairs");
+        assert_eq!(register.identity, None);
+        assert!(
+            matches!(frames.next(), Some(WorkerFrame::Heartbeat { data }) if data.active_tasks == Some(1)),
+            "binary"
+        );
+        let outcomes: Vec<_> = frames
+            .by_ref()
+            .take(3)
+            .map(|frame| match frame {
+                WorkerFrame::TaskResult(result) => result.data.challenge_result().map(|result| result.matrix_size),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let failed = |reason: &str| Err(format!("worker failed with code 1006: {reason}"));
+        assert_eq!(outcomes, [Ok(8), failed("out of memory"), failed("boom")], "fragmented, Infinity, F3");
+        let proofs: Vec<_> = frames
+            .by_ref()
+            .take(2)
+            .map(|frame| match frame {
+                WorkerFrame::ProofResponse { data, .. } => {
+                    (data.success, data.proofs.len(), data.phase2_timestamp("worker_proof_completed_ts"))
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(proofs, [(true, 1, Some(1_760_000_004_012)), (false, 0, None)]);
+        assert!(matches!(frames.next(), Some(WorkerFrame::VmgwEnrollTokenRequest { .. })));
+        assert!(matches!(frames.next(), Some(WorkerFrame::HeartbeatResponse { .. })));
+        assert_eq!(frames.next(), None);
+    }
+}

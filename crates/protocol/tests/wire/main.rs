@@ -16,3 +16,5 @@ mod replay_window;
 mod session;
 #[cfg(test)]
 mod synapse_http;
+#[cfg(test)]
+mod tables;

@@ -22,6 +22,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::tables::misfit;
+
 // Building blocks.
 
 /// A text that survives trimming.
@@ -239,6 +241,16 @@ proptest! {
     #[test]
     fn every_frame_of_a_miner_round_trips(frame in miner_frame()) {
         prop_assert_eq!(MinerFrame::decode(frame.encode().as_bytes()).unwrap(), frame);
+    }
+
+    #[test]
+    fn whatever_a_worker_sends_fits_the_tables_of_the_specification(frame in worker_frame()) {
+        prop_assert_eq!(misfit(&frame.encode()), None);
+    }
+
+    #[test]
+    fn whatever_a_miner_sends_fits_the_tables_of_the_specification(frame in miner_frame()) {
+        prop_assert_eq!(misfit(&frame.encode()), None);
     }
 
     #[test]

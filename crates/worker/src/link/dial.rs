@@ -195,9 +195,17 @@ fn limits() -> WebSocketConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use byteleap_daemon::tasks::chain;
+    use rcgen::{CertificateParams, CertifiedKey, KeyPair};
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+    use tokio_rustls::rustls::version::TLS13;
+    use tokio_rustls::rustls::{CertificateError, ServerConfig};
 
     use super::*;
 
@@ -242,5 +250,83 @@ mod tests {
         let url: MinerUrl = "ws://miner.example/".parse().unwrap();
         let error = DialError::Silent { url: Box::new(url), within: DEADLINE };
         assert!(error.to_string().ends_with("(miner_url names no port, so 80 was dialled)"), "{error}");
+    }
+
+    /// A server that shakes hands with this certificate, and then says nothing; its URL under `host`.
+    async fn tls_server(certificate: &CertifiedKey<KeyPair>, host: &str) -> MinerUrl {
+        let key = PrivatePkcs8KeyDer::from(certificate.signing_key.serialize_der());
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.cert.der().clone()], key.into())
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = TlsAcceptor::from(Arc::new(config.clone()));
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+                    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                });
+            }
+        });
+        format!("wss://{host}:{port}").parse().unwrap()
+    }
+
+    fn certificate(until_year: i32) -> CertifiedKey<KeyPair> {
+        let signing_key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(until_year, 1, 1);
+        CertifiedKey { cert: parameters.self_signed(&signing_key).unwrap(), signing_key }
+    }
+
+    #[tokio::test]
+    async fn exactly_the_pinned_certificate_is_taken_whatever_its_name_and_dates() {
+        // Long expired, and for another name than the one that is dialled.
+        let mine = certificate(2001);
+        let url = tls_server(&mine, "127.0.0.1").await;
+        let pin = CertificateFingerprint::of(mine.cert.der());
+        let error = dial(&url, Some(pin), DEADLINE).await.unwrap_err();
+        assert!(matches!(error, DialError::NoMiner { .. }), "TLS holds, and the answer is read: {error:?}");
+
+        let other = CertificateFingerprint::of(certificate(2001).cert.der());
+        let told = chain(&dial(&url, Some(other), DEADLINE).await.unwrap_err());
+        assert!(told.contains("another certificate than miner_fingerprint names"), "{told}");
+        assert!(told.contains(&pin.to_string()) && told.contains(&other.to_string()), "both are named: {told}");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_nobody_vouches_for_is_refused_with_what_to_do() {
+        let url = tls_server(&certificate(4000), "localhost").await;
+        let told = chain(&dial(&url, None, DEADLINE).await.unwrap_err());
+        assert!(told.contains("set miner_fingerprint"), "{told}");
+    }
+
+    #[test]
+    fn an_expired_certificate_and_another_name_are_told_apart() {
+        let advice = |error| tls::advice(&TlsError::InvalidCertificate(error));
+        assert!(advice(CertificateError::Expired).contains("has expired"));
+        assert!(advice(CertificateError::NotValidForName).contains("another name"));
+    }
+
+    #[tokio::test]
+    async fn a_port_without_tls_and_one_with_tls_only_are_told_apart() {
+        let (listener, url) = listener().await;
+        let wss = url.to_string().replace("ws://", "wss://").parse().unwrap();
+        let server = tokio::spawn(async move {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+            }
+        });
+        let told = chain(&dial(&wss, None, DEADLINE).await.unwrap_err());
+        assert!(told.contains("does not speak TLS"), "{told}");
+        let told = chain(&dial(&url, None, DEADLINE).await.unwrap_err());
+        assert!(told.contains("over TLS only"), "{told}");
+        server.await.unwrap();
     }
 }

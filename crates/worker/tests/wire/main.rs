@@ -7,3 +7,4 @@ mod miner;
 mod challenge_round;
 mod connection;
 mod process;
+mod recorded;
