@@ -10,12 +10,15 @@ use crate::store::challenge::ChallengeRow;
 use crate::store::heartbeat::ACTIVE_WORKERS;
 use crate::store::{Store, StoreError};
 
+/// Challenges in one answer: one for each active worker.
+const MAX_BATCH: i64 = ACTIVE_WORKERS as i64;
+
 /// Answers a poll. The batch is on disk as `sent` before it leaves, so a lost answer costs the miner its turn and
 /// never gives it a second try at the same challenge.
 pub async fn deliver(store: &Store, rules: &Rules, caller: Hotkey, now_ms: i64) -> Result<TaskResponse, StoreError> {
     let expires_at_ms = now_ms + rules.timeout_ms();
     failpoint::reach("validator.deliver.before");
-    let sent = store.send_challenges(caller, ACTIVE_WORKERS, now_ms, expires_at_ms).await?;
+    let sent = store.send_challenges(caller, MAX_BATCH, now_ms, expires_at_ms).await?;
     failpoint::reach("validator.deliver.after");
     if !sent.is_empty() {
         tracing::info!(peer = %caller, challenges = sent.len(), "challenges sent");

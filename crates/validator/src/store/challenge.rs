@@ -11,7 +11,7 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
 
 use super::heartbeat::MINER_DEADLINE_MS;
-use super::{ChallengeKey, Store, StoreError, WorkerKey, parsed};
+use super::{ChallengeKey, Store, StoreError, WorkerKey, commit, parsed, retrying};
 use crate::challenge::state::{Failure, Loss, Status, Step, Verdict};
 
 /// Everything that [`ChallengeRow`] holds, in one place.
@@ -174,6 +174,15 @@ impl Store {
         now_ms: i64,
         expires_at_ms: i64,
     ) -> Result<(), StoreError> {
+        retrying(|| self.try_create_challenges(challenges, now_ms, expires_at_ms)).await
+    }
+
+    async fn try_create_challenges(
+        &self,
+        challenges: &[NewChallenge],
+        now_ms: i64,
+        expires_at_ms: i64,
+    ) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         for challenge in challenges {
             sqlx::query(
@@ -194,13 +203,23 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         }
-        transaction.commit().await?;
+        commit(transaction).await?;
         Ok(())
     }
 
     /// Hands out what waits for this miner, oldest first, at most `limit`; each is `sent` when this returns, with one
     /// `sent_at` for the batch.
     pub async fn send_challenges(
+        &self,
+        hotkey: Hotkey,
+        limit: i64,
+        now_ms: i64,
+        expires_at_ms: i64,
+    ) -> Result<Vec<ChallengeRow>, StoreError> {
+        retrying(|| self.try_send_challenges(hotkey, limit, now_ms, expires_at_ms)).await
+    }
+
+    async fn try_send_challenges(
         &self,
         hotkey: Hotkey,
         limit: i64,
@@ -239,7 +258,7 @@ impl Store {
                 sent.push(challenge);
             }
         }
-        transaction.commit().await?;
+        commit(transaction).await?;
         Ok(sent)
     }
 
@@ -265,6 +284,10 @@ impl Store {
     /// Stores a commitment with the rows drawn for it; false, and nothing stored, when the challenge is no longer
     /// `sent`.
     pub async fn commit_challenge(&self, key: ChallengeKey, commitment: &NewCommitment) -> Result<bool, StoreError> {
+        retrying(|| self.try_commit_challenge(key, commitment)).await
+    }
+
+    async fn try_commit_challenge(&self, key: ChallengeKey, commitment: &NewCommitment) -> Result<bool, StoreError> {
         let targets: Vec<(u32, Option<u32>)> = commitment.rows.iter().map(|row| (*row, None)).collect();
         let mut transaction = self.begin().await?;
         let moved = sqlx::query(
@@ -290,7 +313,7 @@ impl Store {
             .bind(commitment.root.to_string())
             .execute(&mut *transaction)
             .await?;
-        transaction.commit().await?;
+        commit(transaction).await?;
         Ok(true)
     }
 
@@ -306,6 +329,10 @@ impl Store {
 
     /// Stores a proof; false, and nothing stored, when the challenge is no longer `committed`.
     pub async fn accept_proof(&self, key: ChallengeKey, body: &[u8], now_ms: i64) -> Result<bool, StoreError> {
+        retrying(|| self.try_accept_proof(key, body, now_ms)).await
+    }
+
+    async fn try_accept_proof(&self, key: ChallengeKey, body: &[u8], now_ms: i64) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
         let moved = sqlx::query(
             "UPDATE challenges SET status = $1, proof_at = $2, expires_at = NULL WHERE id = $3 AND status = $4",
@@ -326,13 +353,17 @@ impl Store {
             .bind(now_ms)
             .execute(&mut *transaction)
             .await?;
-        transaction.commit().await?;
+        commit(transaction).await?;
         Ok(true)
     }
 
     /// Ends what has passed its deadline. A commitment is waited for `grace_ms` longer. Whoever was handed a challenge, or
     /// committed to it, before this process started at `started_at_ms` had less than its time: that is void, not failed.
     pub async fn sweep_challenges(&self, now_ms: i64, grace_ms: i64, started_at_ms: i64) -> Result<Swept, StoreError> {
+        retrying(|| self.try_sweep_challenges(now_ms, grace_ms, started_at_ms)).await
+    }
+
+    async fn try_sweep_challenges(&self, now_ms: i64, grace_ms: i64, started_at_ms: i64) -> Result<Swept, StoreError> {
         let mut transaction = self.begin().await?;
         let mut end = async |status, verdict, grace_ms, entered_before_ms| {
             let overdue = Overdue { status, due_before_ms: now_ms - grace_ms, entered_before_ms };
@@ -346,13 +377,17 @@ impl Store {
             commitment_late: end(Status::Sent, Verdict::Failed(Failure::CommitmentLate), grace_ms, i64::MAX).await?,
             proof_late: end(Status::Committed, Verdict::Failed(Failure::ProofLate), 0, i64::MAX).await?,
         };
-        transaction.commit().await?;
+        commit(transaction).await?;
         Ok(swept)
     }
 
     /// At start, before anything is served: what passed its deadline while nobody listened is void, not failed.
     /// Whatever still has time goes on, and stored proofs keep their turn.
     pub async fn void_interrupted(&self, now_ms: i64) -> Result<u64, StoreError> {
+        retrying(|| self.try_void_interrupted(now_ms)).await
+    }
+
+    async fn try_void_interrupted(&self, now_ms: i64) -> Result<u64, StoreError> {
         let restart = Verdict::Void(Loss::Restart);
         let mut transaction = self.begin().await?;
         let mut ended = 0;
@@ -360,7 +395,7 @@ impl Store {
             let overdue = Overdue { status, due_before_ms: now_ms, entered_before_ms: i64::MAX };
             ended += end_expired(&mut transaction, overdue, restart, now_ms).await?;
         }
-        transaction.commit().await?;
+        commit(transaction).await?;
         Ok(ended)
     }
 

@@ -4,8 +4,13 @@
 //! claims are kept beside it and mark it contested (validator spec 3.3). Only real GPU UUIDs come here: PCI addresses
 //! repeat across machines.
 
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
 use sqlx::{Any, Row, Transaction};
 
+use super::bulk::{bulk, list, rows, rows_per_statement};
+use super::heartbeat::WorkerBeat;
 use super::{StoreError, WorkerKey};
 
 /// A holder that has been silent about a card for so long loses it to the next claim.
@@ -32,58 +37,153 @@ pub struct SeenGpu {
     pub raw: String,
 }
 
-/// Records that `worker` reports a card; false when another worker holds it.
+impl SeenGpu {
+    /// Digest over what a card is; what moves with every heartbeat, its clock and what its driver says besides, is left out.
+    fn digest(&self) -> [u8; 32] {
+        let lasting = (&self.model, self.memory_mb, &self.compute_capability, self.sm_count, &self.architecture);
+        Sha256::digest(format!("{lasting:?}")).into()
+    }
+}
+
+/// Records which cards these workers report, and returns those that another worker holds.
+///
+/// The cards are claimed in one order in every heartbeat: two miners that claim the same ones take turns and never block
+/// each other. Where one heartbeat names a card several times, its claims follow one another.
 pub(super) async fn claim(
     transaction: &mut Transaction<'_, Any>,
-    worker: WorkerKey,
-    gpu: &SeenGpu,
+    beats: &[(WorkerKey, &WorkerBeat)],
     at_ms: i64,
-) -> Result<bool, StoreError> {
+) -> Result<Vec<String>, StoreError> {
+    let mut claims: Vec<_> =
+        beats.iter().flat_map(|(worker, beat)| beat.gpus.iter().map(|gpu| (gpu, *worker))).collect();
+    claims.sort_by(|(one, _), (other, _)| one.uuid.cmp(&other.uuid));
+    let mut contested = Vec::new();
+    while !claims.is_empty() {
+        let mut again = Vec::new();
+        let mut last = None;
+        claims.retain(|(gpu, worker)| {
+            let first = last != Some(&gpu.uuid);
+            last = Some(&gpu.uuid);
+            if !first {
+                again.push((*gpu, *worker));
+            }
+            first
+        });
+        for claims in claims.chunks(rows_per_statement(2)) {
+            contested.extend(claim_distinct(transaction, claims, at_ms).await?);
+        }
+        claims = again;
+    }
+    contested.sort();
+    Ok(contested)
+}
+
+/// [`claim`] for cards of which none is named twice.
+async fn claim_distinct(
+    transaction: &mut Transaction<'_, Any>,
+    claims: &[(&SeenGpu, WorkerKey)],
+    at_ms: i64,
+) -> Result<Vec<String>, StoreError> {
     // One statement decides: insert, refresh by the holder, or take over after silence; else no row comes back.
-    let held = sqlx::query(
-        "INSERT INTO gpus (uuid, worker, model, memory_mb, cc, sm_count, clock_mhz, arch, raw, first_seen_at,
-                           last_seen_at, owner_since)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $10)
+    let rows = rows(claims.len(), 2, 3, ", $1, $1, $1");
+    let mut query = bulk(format!(
+        "INSERT INTO gpus (uuid, worker, first_seen_at, last_seen_at, owner_since) VALUES {rows}
          ON CONFLICT (uuid) DO UPDATE SET
              owner_since = CASE WHEN gpus.worker = excluded.worker THEN gpus.owner_since
                                 ELSE excluded.owner_since END,
-             worker = excluded.worker, model = excluded.model, memory_mb = excluded.memory_mb, cc = excluded.cc,
-             sm_count = excluded.sm_count, clock_mhz = excluded.clock_mhz, arch = excluded.arch, raw = excluded.raw,
-             last_seen_at = excluded.last_seen_at
-         WHERE gpus.worker = excluded.worker OR gpus.last_seen_at < $11
-         RETURNING id",
-    )
-    .bind(gpu.uuid.as_str())
-    .bind(worker.0)
-    .bind(gpu.model.clone())
-    .bind(gpu.memory_mb)
-    .bind(gpu.compute_capability.clone())
-    .bind(gpu.sm_count)
-    .bind(gpu.clock_mhz)
-    .bind(gpu.architecture.clone())
-    .bind(gpu.raw.as_str())
+             worker = excluded.worker, last_seen_at = excluded.last_seen_at
+         WHERE gpus.worker = excluded.worker OR gpus.last_seen_at < $2
+         RETURNING uuid, hash"
+    ))
     .bind(at_ms)
-    .bind(at_ms - OWNERSHIP_LAPSE_MS)
-    .fetch_optional(&mut **transaction)
-    .await?;
-    if held.is_some() {
-        return Ok(true);
+    .bind(at_ms - OWNERSHIP_LAPSE_MS);
+    for (gpu, worker) in claims {
+        query = query.bind(gpu.uuid.clone()).bind(worker.0);
     }
-    let contested = sqlx::query("UPDATE gpus SET contested_at = $1 WHERE uuid = $2 RETURNING id")
-        .bind(at_ms)
-        .bind(gpu.uuid.as_str())
-        .fetch_one(&mut **transaction)
-        .await?;
-    sqlx::query(
-        "INSERT INTO gpu_claims (gpu, worker, first_at, last_at, beats) VALUES ($1, $2, $3, $3, 1)
-         ON CONFLICT (gpu, worker) DO UPDATE SET last_at = excluded.last_at, beats = gpu_claims.beats + 1",
-    )
-    .bind(contested.try_get::<i64, _>("id")?)
-    .bind(worker.0)
-    .bind(at_ms)
-    .execute(&mut **transaction)
-    .await?;
-    Ok(false)
+    let mut held = HashMap::new();
+    for row in query.fetch_all(&mut **transaction).await? {
+        held.insert(row.try_get::<String, _>("uuid")?, row.try_get::<Option<Vec<u8>>, _>("hash")?);
+    }
+    let mut changed = Vec::new();
+    let mut contested = Vec::new();
+    for (gpu, worker) in claims {
+        match held.get(&gpu.uuid) {
+            None => contested.push((*gpu, *worker)),
+            Some(hash) if hash.as_deref() == Some(gpu.digest().as_slice()) => {}
+            Some(_) => changed.push((*gpu, *worker)),
+        }
+    }
+    describe(transaction, &changed, at_ms).await?;
+    contest(transaction, &contested, at_ms).await?;
+    Ok(contested.iter().map(|(gpu, _)| gpu.uuid.clone()).collect())
+}
+
+/// Writes what these cards are; each has its row.
+async fn describe(
+    transaction: &mut Transaction<'_, Any>,
+    changed: &[(&SeenGpu, WorkerKey)],
+    at_ms: i64,
+) -> Result<(), StoreError> {
+    for cards in changed.chunks(rows_per_statement(10)) {
+        let rows = rows(cards.len(), 10, 2, ", $1, $1, $1");
+        let mut query = bulk(format!(
+            "INSERT INTO gpus (uuid, worker, hash, model, memory_mb, cc, sm_count, clock_mhz, arch, raw, first_seen_at,
+                               last_seen_at, owner_since)
+             VALUES {rows}
+             ON CONFLICT (uuid) DO UPDATE SET
+                 hash = excluded.hash, model = excluded.model, memory_mb = excluded.memory_mb, cc = excluded.cc,
+                 sm_count = excluded.sm_count, clock_mhz = excluded.clock_mhz, arch = excluded.arch, raw = excluded.raw"
+        ))
+        .bind(at_ms);
+        for (gpu, worker) in cards {
+            query = query
+                .bind(gpu.uuid.clone())
+                .bind(worker.0)
+                .bind(gpu.digest().to_vec())
+                .bind(gpu.model.clone())
+                .bind(gpu.memory_mb)
+                .bind(gpu.compute_capability.clone())
+                .bind(gpu.sm_count)
+                .bind(gpu.clock_mhz)
+                .bind(gpu.architecture.clone())
+                .bind(gpu.raw.clone());
+        }
+        query.execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
+
+/// Writes that these workers claim cards that others hold.
+async fn contest(
+    transaction: &mut Transaction<'_, Any>,
+    contested: &[(&SeenGpu, WorkerKey)],
+    at_ms: i64,
+) -> Result<(), StoreError> {
+    if contested.is_empty() {
+        return Ok(());
+    }
+    let list = list(contested.len(), 2);
+    let mut query =
+        bulk(format!("UPDATE gpus SET contested_at = $1 WHERE uuid IN ({list}) RETURNING id, uuid")).bind(at_ms);
+    for (gpu, _) in contested {
+        query = query.bind(gpu.uuid.clone());
+    }
+    let mut keys = HashMap::new();
+    for row in query.fetch_all(&mut **transaction).await? {
+        keys.insert(row.try_get::<String, _>("uuid")?, row.try_get::<i64, _>("id")?);
+    }
+    let claims: Vec<_> = contested.iter().filter_map(|(gpu, worker)| Some((*keys.get(&gpu.uuid)?, worker.0))).collect();
+    let rows = rows(claims.len(), 2, 2, ", $1, $1, 1");
+    let mut query = bulk(format!(
+        "INSERT INTO gpu_claims (gpu, worker, first_at, last_at, beats) VALUES {rows}
+         ON CONFLICT (gpu, worker) DO UPDATE SET last_at = excluded.last_at, beats = gpu_claims.beats + 1"
+    ))
+    .bind(at_ms);
+    for (gpu, worker) in claims {
+        query = query.bind(gpu).bind(worker);
+    }
+    query.execute(&mut **transaction).await?;
+    Ok(())
 }
 
 #[cfg(test)]

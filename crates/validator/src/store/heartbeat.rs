@@ -10,11 +10,12 @@ use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::WorkerId;
 use sqlx::{Any, Row, Transaction};
 
+use super::bulk::{bulk, list, rows, rows_per_statement};
 use super::gpu::SeenGpu;
-use super::{Store, StoreError, WorkerKey, json_of, parsed, retrying, texts_of};
+use super::{Store, StoreError, WorkerKey, commit, json_of, parsed, retrying, texts_of};
 
 /// At most so many workers of one miner are active; the rest are stored and passed over (validator spec 3.3).
-pub const ACTIVE_WORKERS: i64 = 100;
+pub const ACTIVE_WORKERS: usize = 100;
 /// A worker counts as online for so long after a heartbeat.
 pub const WORKER_DEADLINE_MS: i64 = 120_000;
 /// A miner counts as online for so long after a heartbeat.
@@ -156,30 +157,25 @@ impl Store {
     async fn try_record_heartbeat(&self, heartbeat: &Heartbeat) -> Result<Recorded, StoreError> {
         let mut transaction = self.begin().await?;
         upsert_miner(&mut transaction, heartbeat).await?;
-        let before = known_workers(&mut transaction, heartbeat.hotkey).await?;
-        let mut recorded = Recorded::default();
-        let mut claims = Vec::new();
-        for beat in &heartbeat.workers {
-            let worker = upsert_worker(&mut transaction, heartbeat, beat).await?;
-            let known_hash = before.get(&beat.worker_id).and_then(Option::as_deref);
-            write_specs(&mut transaction, worker, &beat.specs, known_hash, heartbeat.at_ms).await?;
-            write_usage(&mut transaction, worker, &beat.usage, heartbeat.at_ms).await?;
-            super::presence::mark(&mut transaction, worker, &beat.gpu_set, heartbeat.at_ms).await?;
-            if let Some(ip) = beat.usage.public_ip {
-                super::presence::note_address(&mut transaction, worker, ip, heartbeat.at_ms).await?;
-            }
-            claims.extend(beat.gpus.iter().map(|gpu| (gpu, worker)));
-        }
-        // In one order in every heartbeat: two miners that claim the same cards take turns and never block each other.
-        claims.sort_by(|(one, _), (other, _)| one.uuid.cmp(&other.uuid));
-        for (gpu, worker) in claims {
-            if !super::gpu::claim(&mut transaction, worker, gpu, heartbeat.at_ms).await? {
-                recorded.contested_gpus.push(gpu.uuid.clone());
-            }
-        }
-        recorded.over_limit = mark_over_limit(&mut transaction, heartbeat).await?;
-        transaction.commit().await?;
-        Ok(recorded)
+        let mut workers = known_workers(&mut transaction, heartbeat.hotkey).await?;
+        upsert_workers(&mut transaction, heartbeat, &mut workers).await?;
+        let beats: Vec<_> = heartbeat
+            .workers
+            .iter()
+            .filter_map(|beat| workers.get(&beat.worker_id).map(|known| (known.key, beat)))
+            .collect();
+        let at_ms = heartbeat.at_ms;
+        let changed = beats.iter().filter(|(_, beat)| {
+            workers.get(&beat.worker_id).and_then(|known| known.hash.as_ref()) != Some(&beat.specs.hash)
+        });
+        write_specs(&mut transaction, &changed.copied().collect::<Vec<_>>(), at_ms).await?;
+        write_usage(&mut transaction, &beats, at_ms).await?;
+        super::presence::mark(&mut transaction, heartbeat.hotkey, &beats, at_ms).await?;
+        super::presence::note_addresses(&mut transaction, heartbeat.hotkey, &beats, at_ms).await?;
+        let contested_gpus = super::gpu::claim(&mut transaction, &beats, at_ms).await?;
+        let over_limit = mark_over_limit(&mut transaction, &workers, at_ms).await?;
+        commit(transaction).await?;
+        Ok(Recorded { over_limit, contested_gpus })
     }
 
     /// Every miner, by hotkey.
@@ -248,7 +244,7 @@ impl Store {
                 .bind(now_ms)
                 .execute(&mut *transaction)
                 .await?;
-            transaction.commit().await?;
+            commit(transaction).await?;
             Ok(swept.rows_affected())
         });
         let miners = retrying(|| async {
@@ -261,7 +257,7 @@ impl Store {
             .bind(now_ms - MINER_DEADLINE_MS)
             .execute(&mut *transaction)
             .await?;
-            transaction.commit().await?;
+            commit(transaction).await?;
             Ok(swept.rows_affected())
         });
         Ok((workers.await?, miners.await?))
@@ -290,140 +286,182 @@ async fn upsert_miner(transaction: &mut Transaction<'_, Any>, heartbeat: &Heartb
     Ok(())
 }
 
-/// The workers of this miner that are on record, each with the digest of its specs.
+/// A worker as its row stands.
+struct KnownWorker {
+    key: WorkerKey,
+    first_seen_at_ms: i64,
+    deadline_at_ms: i64,
+    over_limit: bool,
+    /// Digest of its specs, when they were written.
+    hash: Option<Vec<u8>>,
+}
+
+/// The workers of this miner that are on record.
 async fn known_workers(
     transaction: &mut Transaction<'_, Any>,
     hotkey: Hotkey,
-) -> Result<HashMap<WorkerId, Option<Vec<u8>>>, StoreError> {
+) -> Result<HashMap<WorkerId, KnownWorker>, StoreError> {
     let rows = sqlx::query(
-        "SELECT w.worker_id, s.hash FROM workers w LEFT JOIN worker_specs s ON s.worker = w.id WHERE w.hotkey = $1",
+        "SELECT w.id, w.worker_id, w.first_seen_at, w.deadline_at, w.over_limit, s.hash
+         FROM workers w LEFT JOIN worker_specs s ON s.worker = w.id WHERE w.hotkey = $1",
     )
     .bind(hotkey.to_string())
     .fetch_all(&mut **transaction)
     .await?;
-    rows.iter().map(|row| Ok((parsed("workers", row, "worker_id")?, row.try_get("hash")?))).collect()
+    rows.iter()
+        .map(|row| {
+            let known = KnownWorker {
+                key: WorkerKey(row.try_get("id")?),
+                first_seen_at_ms: row.try_get("first_seen_at")?,
+                deadline_at_ms: row.try_get("deadline_at")?,
+                over_limit: row.try_get::<i64, _>("over_limit")? != 0,
+                hash: row.try_get("hash")?,
+            };
+            Ok((parsed("workers", row, "worker_id")?, known))
+        })
+        .collect()
 }
 
-async fn upsert_worker(
+/// Writes that these workers were heard, and brings `workers` up to date.
+async fn upsert_workers(
     transaction: &mut Transaction<'_, Any>,
     heartbeat: &Heartbeat,
-    beat: &WorkerBeat,
-) -> Result<WorkerKey, StoreError> {
-    let row = sqlx::query(
-        "INSERT INTO workers (hotkey, worker_id, name, version, capabilities, reported_status, first_seen_at,
-                              last_heartbeat_at, deadline_at, state, over_limit)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, 'online', 0)
-         ON CONFLICT (hotkey, worker_id) DO UPDATE SET
-             name = COALESCE(excluded.name, workers.name),
-             version = COALESCE(excluded.version, workers.version),
-             capabilities = excluded.capabilities,
-             reported_status = excluded.reported_status,
-             last_heartbeat_at = excluded.last_heartbeat_at,
-             deadline_at = excluded.deadline_at,
-             state = 'online'
-         RETURNING id",
-    )
-    .bind(heartbeat.hotkey.to_string())
-    .bind(beat.worker_id.as_str())
-    .bind(beat.name.clone())
-    .bind(beat.version.clone())
-    .bind(json_of(&beat.capabilities))
-    .bind(beat.reported_status.clone())
-    .bind(heartbeat.at_ms)
-    .bind(heartbeat.at_ms + WORKER_DEADLINE_MS)
-    .fetch_one(&mut **transaction)
-    .await?;
-    Ok(WorkerKey(row.try_get("id")?))
+    workers: &mut HashMap<WorkerId, KnownWorker>,
+) -> Result<(), StoreError> {
+    let deadline_at_ms = heartbeat.at_ms + WORKER_DEADLINE_MS;
+    for beats in heartbeat.workers.chunks(rows_per_statement(5)) {
+        let rows = rows(beats.len(), 5, 4, ", $1, $2, $2, $3, 'online', 0");
+        let mut query = bulk(format!(
+            "INSERT INTO workers (worker_id, name, version, capabilities, reported_status, hotkey, first_seen_at,
+                                  last_heartbeat_at, deadline_at, state, over_limit)
+             VALUES {rows}
+             ON CONFLICT (hotkey, worker_id) DO UPDATE SET
+                 name = COALESCE(excluded.name, workers.name),
+                 version = COALESCE(excluded.version, workers.version),
+                 capabilities = excluded.capabilities,
+                 reported_status = excluded.reported_status,
+                 last_heartbeat_at = excluded.last_heartbeat_at,
+                 deadline_at = excluded.deadline_at,
+                 state = 'online'
+             RETURNING id, worker_id, first_seen_at, over_limit"
+        ))
+        .bind(heartbeat.hotkey.to_string())
+        .bind(heartbeat.at_ms)
+        .bind(deadline_at_ms);
+        for beat in beats {
+            query = query
+                .bind(beat.worker_id.as_str().to_owned())
+                .bind(beat.name.clone())
+                .bind(beat.version.clone())
+                .bind(json_of(&beat.capabilities))
+                .bind(beat.reported_status.clone());
+        }
+        for row in query.fetch_all(&mut **transaction).await? {
+            let worker_id: WorkerId = parsed("workers", &row, "worker_id")?;
+            let known = KnownWorker {
+                key: WorkerKey(row.try_get("id")?),
+                first_seen_at_ms: row.try_get("first_seen_at")?,
+                deadline_at_ms,
+                over_limit: row.try_get::<i64, _>("over_limit")? != 0,
+                hash: workers.remove(&worker_id).and_then(|known| known.hash),
+            };
+            workers.insert(worker_id, known);
+        }
+    }
+    Ok(())
 }
 
+/// Writes what these machines are.
 async fn write_specs(
     transaction: &mut Transaction<'_, Any>,
-    worker: WorkerKey,
-    specs: &Specs,
-    known_hash: Option<&[u8]>,
+    changed: &[(WorkerKey, &WorkerBeat)],
     at_ms: i64,
 ) -> Result<(), StoreError> {
-    if known_hash == Some(specs.hash.as_slice()) {
-        return Ok(());
+    for beats in changed.chunks(rows_per_statement(10)) {
+        let rows = rows(beats.len(), 10, 2, ", $1, $1");
+        let mut query = bulk(format!(
+            "INSERT INTO worker_specs (worker, hash, cpu_model, cpu_count, memory_mb, disk_gb, gpu_count, os, kernel, raw,
+                                       changed_at, seen_at)
+             VALUES {rows}
+             ON CONFLICT (worker) DO UPDATE SET
+                 hash = excluded.hash, cpu_model = excluded.cpu_model, cpu_count = excluded.cpu_count,
+                 memory_mb = excluded.memory_mb, disk_gb = excluded.disk_gb, gpu_count = excluded.gpu_count,
+                 os = excluded.os, kernel = excluded.kernel, raw = excluded.raw, changed_at = excluded.changed_at,
+                 seen_at = excluded.seen_at"
+        ))
+        .bind(at_ms);
+        for (worker, WorkerBeat { specs, .. }) in beats {
+            query = query
+                .bind(worker.0)
+                .bind(specs.hash.clone())
+                .bind(specs.cpu_model.clone())
+                .bind(specs.cpu_count)
+                .bind(specs.memory_mb)
+                .bind(specs.disk_gb)
+                .bind(specs.gpu_count)
+                .bind(specs.os.clone())
+                .bind(specs.kernel.clone())
+                .bind(specs.raw.clone());
+        }
+        query.execute(&mut **transaction).await?;
     }
-    sqlx::query(
-        "INSERT INTO worker_specs (worker, hash, cpu_model, cpu_count, memory_mb, disk_gb, gpu_count, os, kernel, raw,
-                                   changed_at, seen_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
-         ON CONFLICT (worker) DO UPDATE SET
-             hash = excluded.hash, cpu_model = excluded.cpu_model, cpu_count = excluded.cpu_count,
-             memory_mb = excluded.memory_mb, disk_gb = excluded.disk_gb, gpu_count = excluded.gpu_count,
-             os = excluded.os, kernel = excluded.kernel, raw = excluded.raw, changed_at = excluded.changed_at,
-             seen_at = excluded.seen_at",
-    )
-    .bind(worker.0)
-    .bind(specs.hash.clone())
-    .bind(specs.cpu_model.clone())
-    .bind(specs.cpu_count)
-    .bind(specs.memory_mb)
-    .bind(specs.disk_gb)
-    .bind(specs.gpu_count)
-    .bind(specs.os.clone())
-    .bind(specs.kernel.clone())
-    .bind(specs.raw.as_str())
-    .bind(at_ms)
-    .execute(&mut **transaction)
-    .await?;
     Ok(())
 }
 
+/// Writes how busy these machines are.
 async fn write_usage(
     transaction: &mut Transaction<'_, Any>,
-    worker: WorkerKey,
-    usage: &Usage,
+    beats: &[(WorkerKey, &WorkerBeat)],
     at_ms: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO worker_usage (worker, cpu_pct, mem_pct, mem_free_mb, disk_free_gb, uptime_s, public_ip, at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-         ON CONFLICT (worker) DO UPDATE SET
-             cpu_pct = excluded.cpu_pct, mem_pct = excluded.mem_pct, mem_free_mb = excluded.mem_free_mb,
-             disk_free_gb = excluded.disk_free_gb, uptime_s = excluded.uptime_s, public_ip = excluded.public_ip,
-             at = excluded.at",
-    )
-    .bind(worker.0)
-    .bind(usage.cpu_percent)
-    .bind(usage.memory_percent)
-    .bind(usage.memory_free_mb)
-    .bind(usage.disk_free_gb)
-    .bind(usage.uptime_s)
-    .bind(usage.public_ip.map(|ip| ip.to_string()))
-    .bind(at_ms)
-    .execute(&mut **transaction)
-    .await?;
+    for beats in beats.chunks(rows_per_statement(7)) {
+        let rows = rows(beats.len(), 7, 2, ", $1");
+        let mut query = bulk(format!(
+            "INSERT INTO worker_usage (worker, cpu_pct, mem_pct, mem_free_mb, disk_free_gb, uptime_s, public_ip, at)
+             VALUES {rows}
+             ON CONFLICT (worker) DO UPDATE SET
+                 cpu_pct = excluded.cpu_pct, mem_pct = excluded.mem_pct, mem_free_mb = excluded.mem_free_mb,
+                 disk_free_gb = excluded.disk_free_gb, uptime_s = excluded.uptime_s, public_ip = excluded.public_ip,
+                 at = excluded.at"
+        ))
+        .bind(at_ms);
+        for (worker, WorkerBeat { usage, .. }) in beats {
+            query = query
+                .bind(worker.0)
+                .bind(usage.cpu_percent)
+                .bind(usage.memory_percent)
+                .bind(usage.memory_free_mb)
+                .bind(usage.disk_free_gb)
+                .bind(usage.uptime_s)
+                .bind(usage.public_ip.map(|ip| ip.to_string()));
+        }
+        query.execute(&mut **transaction).await?;
+    }
     Ok(())
 }
 
-/// The oldest live workers are the active ones, so that nobody pushes out a machine that has served for long.
+/// The oldest live workers are the active ones, so that nobody pushes out a machine that has served for long. Writes only
+/// what has changed, and returns the others by age.
 async fn mark_over_limit(
     transaction: &mut Transaction<'_, Any>,
-    heartbeat: &Heartbeat,
+    workers: &HashMap<WorkerId, KnownWorker>,
+    at_ms: i64,
 ) -> Result<Vec<WorkerId>, StoreError> {
-    sqlx::query(
-        "UPDATE workers SET over_limit = CASE WHEN id IN (
-             SELECT id FROM workers WHERE hotkey = $1 AND deadline_at >= $2 ORDER BY first_seen_at, id LIMIT $3
-         ) THEN 0 ELSE 1 END
-         WHERE hotkey = $1 AND deadline_at >= $2",
-    )
-    .bind(heartbeat.hotkey.to_string())
-    .bind(heartbeat.at_ms)
-    .bind(ACTIVE_WORKERS)
-    .execute(&mut **transaction)
-    .await?;
-    let rows = sqlx::query(
-        "SELECT worker_id FROM workers WHERE hotkey = $1 AND deadline_at >= $2 AND over_limit = 1
-         ORDER BY first_seen_at, id",
-    )
-    .bind(heartbeat.hotkey.to_string())
-    .bind(heartbeat.at_ms)
-    .fetch_all(&mut **transaction)
-    .await?;
-    rows.iter().map(|row| parsed("workers", row, "worker_id")).collect()
+    let mut live: Vec<_> = workers.iter().filter(|(_, worker)| worker.deadline_at_ms >= at_ms).collect();
+    live.sort_by_key(|(_, worker)| (worker.first_seen_at_ms, worker.key));
+    let active = live.len().min(ACTIVE_WORKERS);
+    let joined = live[..active].iter().filter(|(_, worker)| worker.over_limit);
+    let left = live[active..].iter().filter(|(_, worker)| !worker.over_limit);
+    let changed: Vec<i64> = joined.chain(left).map(|(_, worker)| worker.key.0).collect();
+    for keys in changed.chunks(rows_per_statement(1)) {
+        let list = list(keys.len(), 1);
+        let mut query = bulk(format!("UPDATE workers SET over_limit = 1 - over_limit WHERE id IN ({list})"));
+        for key in keys {
+            query = query.bind(*key);
+        }
+        query.execute(&mut **transaction).await?;
+    }
+    Ok(live[active..].iter().map(|(worker_id, _)| (*worker_id).clone()).collect())
 }
 
 #[cfg(test)]

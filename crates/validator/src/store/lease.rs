@@ -6,7 +6,7 @@ use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::WorkerId;
 use sqlx::Row;
 
-use super::{Store, StoreError, parsed};
+use super::{Store, StoreError, commit, parsed, retrying};
 
 /// The lease of one worker.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +49,17 @@ impl Store {
         source: &str,
         at_ms: i64,
     ) -> Result<bool, StoreError> {
+        retrying(|| self.try_set_lease(hotkey, worker_id, score, source, at_ms)).await
+    }
+
+    async fn try_set_lease(
+        &self,
+        hotkey: Hotkey,
+        worker_id: &WorkerId,
+        score: LeaseScore,
+        source: &str,
+        at_ms: i64,
+    ) -> Result<bool, StoreError> {
         let hotkey = hotkey.to_string();
         let mut transaction = self.begin().await?;
         let changed = sqlx::query(
@@ -79,7 +90,7 @@ impl Store {
         .bind(at_ms)
         .execute(&mut *transaction)
         .await?;
-        transaction.commit().await?;
+        commit(transaction).await?;
         Ok(changed)
     }
 

@@ -5,9 +5,9 @@
 use std::fmt;
 
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
-use super::{Engine, Store, StoreError};
+use super::{Engine, Store, StoreError, commit, retrying};
 
 /// One step of the schema.
 struct Step {
@@ -24,6 +24,7 @@ const STEPS: &[Step] = &[
     Step { version: 4, name: "gpu_challenges", text: include_str!("../../migrations/0004_gpu_challenges.sql") },
     Step { version: 5, name: "verification_queue", text: include_str!("../../migrations/0005_verification_queue.sql") },
     Step { version: 6, name: "round_rosters", text: include_str!("../../migrations/0006_round_rosters.sql") },
+    Step { version: 7, name: "lean_heartbeats", text: include_str!("../../migrations/0007_lean_heartbeats.sql") },
 ];
 
 const REGISTER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -63,17 +64,25 @@ pub fn nothing_applied() -> Vec<StepStatus> {
 }
 
 impl Store {
-    /// Runs the steps that have not run yet, each in one transaction, and returns their names.
+    /// Runs the steps that have not run yet, all in one transaction, and returns their names. Of several processes that do
+    /// so at once, the first does and the others wait for it.
     ///
     /// Refuses a database whose steps differ from this program's: a newer program made it, or a step was edited.
     pub async fn migrate_up(&self, now_ms: i64) -> Result<Vec<&'static str>, StoreError> {
+        retrying(|| self.try_migrate_up(now_ms)).await
+    }
+
+    async fn try_migrate_up(&self, now_ms: i64) -> Result<Vec<&'static str>, StoreError> {
+        let mut transaction = self.begin().await?;
+        if let Some(wait_alone) = self.engine.wait_alone() {
+            sqlx::raw_sql(wait_alone).execute(&mut *transaction).await?;
+        }
+        sqlx::raw_sql(AssertSqlSafe(expand(REGISTER, self.engine))).execute(&mut *transaction).await?;
         let mut applied = Vec::new();
-        sqlx::raw_sql(AssertSqlSafe(expand(REGISTER, self.engine))).execute(&self.writer).await?;
-        for (step, status) in STEPS.iter().zip(self.migrate_status().await?) {
+        for (step, status) in STEPS.iter().zip(self.status_seen_by(&mut transaction).await?) {
             if status.applied_at_ms.is_some() {
                 continue;
             }
-            let mut transaction = self.begin().await?;
             let sql = expand(step.text, self.engine);
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await?;
             sqlx::query("INSERT INTO schema_migrations (version, name, digest, applied_at) VALUES ($1, $2, $3, $4)")
@@ -83,20 +92,25 @@ impl Store {
                 .bind(now_ms)
                 .execute(&mut *transaction)
                 .await?;
-            transaction.commit().await?;
             applied.push(step.name);
         }
+        commit(transaction).await?;
         Ok(applied)
     }
 
     /// What has run and what has not, after making sure that what has run is what this program knows. Changes nothing.
     pub async fn migrate_status(&self) -> Result<Vec<StepStatus>, StoreError> {
+        self.status_seen_by(&mut *self.reader.acquire().await?).await
+    }
+
+    async fn status_seen_by(&self, connection: &mut AnyConnection) -> Result<Vec<StepStatus>, StoreError> {
         let mut steps = nothing_applied();
-        if !self.has_table("schema_migrations").await? {
+        let register = sqlx::query(self.engine.find_table()).bind("schema_migrations");
+        if register.fetch_optional(&mut *connection).await?.is_none() {
             return Ok(steps);
         }
         let rows = sqlx::query("SELECT version, digest, applied_at FROM schema_migrations ORDER BY version")
-            .fetch_all(&self.reader)
+            .fetch_all(connection)
             .await?;
         for row in rows {
             let version: i64 = row.try_get("version")?;

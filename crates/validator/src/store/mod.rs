@@ -14,6 +14,7 @@
 //! SQLite has one writing connection and a few reading ones over a write-ahead log; with PostgreSQL both are one pool.
 //! A transaction that returned `Ok` from its commit is on disk (`synchronous = FULL`), so callers acknowledge after it.
 
+mod bulk;
 pub mod challenge;
 pub mod gpu;
 pub mod heartbeat;
@@ -53,8 +54,10 @@ pub struct ChallengeKey(pub i64);
 const READERS: u32 = 4;
 /// Connections that write, where the engine serves several.
 const POSTGRES_WRITERS: u32 = 8;
-/// How often a transaction is tried that collides with others.
-const COLLISIONS: u32 = 5;
+/// How often a transaction is tried that fails for a reason that passes.
+const ATTEMPTS: u32 = 6;
+/// Pause before the second attempt; it doubles from one to the next, so all of them take half a second.
+const RETRY_PAUSE: Duration = Duration::from_millis(15);
 /// How long a request waits for a free connection before it fails.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -64,6 +67,9 @@ pub enum StoreError {
     /// The engine refused or could not be reached.
     #[error("database: {0}")]
     Engine(#[from] sqlx::Error),
+    /// The connection broke while a transaction was ending.
+    #[error("database: it is not known whether the transaction was written: {0}")]
+    Unknown(#[source] sqlx::Error),
     /// A row holds what this program never writes.
     #[error("database: table {table} holds an unreadable {what}: {value:?}")]
     Corrupt {
@@ -80,26 +86,51 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether two transactions got in each other's way, as only a server lets them, so that the same one may pass now:
-    /// a deadlock (40P01), a serialization failure (40001), or a referenced row that was just forgotten (23503).
-    fn is_collision(&self) -> bool {
-        let Self::Engine(sqlx::Error::Database(error)) = self else { return false };
-        matches!(error.code().as_deref(), Some("40P01" | "40001" | "23503"))
+    /// Whether the same transaction may pass when it is run again, since nothing of it was written: it got in the way of
+    /// others (deadlock 40P01, serialization failure 40001, a referenced row that was just forgotten 23503, a lock that was
+    /// not free 55P03, SQLite's busy 5 and locked 6), or the server went away or refused (classes 08 and 57P, 53300).
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Engine(sqlx::Error::Io(_)) => true,
+            Self::Engine(sqlx::Error::Database(error)) => {
+                let code = error.code().unwrap_or_default();
+                // The low byte of an extended SQLite code is the plain one.
+                let sqlite = code.parse::<u32>().ok().filter(|_| code.len() < 5).map(|code| code & 0xff);
+                matches!(&*code, "40P01" | "40001" | "23503" | "55P03" | "53300")
+                    || code.starts_with("08")
+                    || code.starts_with("57P")
+                    || matches!(sqlite, Some(5 | 6))
+            }
+            _ => false,
+        }
     }
 }
 
-/// Runs a whole transaction, again while it collides with others.
+/// Runs a whole transaction or read, again while it fails for a reason that passes.
 async fn retrying<T, F>(transaction: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    for _ in 1..COLLISIONS {
+    for attempt in 1..ATTEMPTS {
         match transaction().await {
-            Err(error) if error.is_collision() => tracing::debug!(%error, "transaction runs again"),
+            Err(error) if error.is_transient() => {
+                metrics::counter!("database_retries_total").increment(1);
+                tracing::debug!(%error, attempt, "transaction runs again");
+                tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(attempt - 1)).await;
+            }
             done => return done,
         }
     }
     transaction().await
+}
+
+/// Ends a transaction. Where the connection breaks before the answer, what was written may stand: that is told, and not
+/// tried again.
+async fn commit(transaction: Transaction<'static, Any>) -> Result<(), StoreError> {
+    match transaction.commit().await {
+        Err(error @ sqlx::Error::Io(_)) => Err(StoreError::Unknown(error)),
+        done => Ok(done?),
+    }
 }
 
 /// The handle to the database; cheap to clone, one per process.
@@ -196,4 +227,41 @@ fn texts_of(table: &'static str, what: &'static str, text: String) -> Result<Vec
 /// A list of texts as a JSON column holds it.
 fn json_of(texts: &[String]) -> String {
     serde_json::Value::from(texts).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn lost() -> StoreError {
+        StoreError::Engine(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()))
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_tried_again_and_not_for_ever() {
+        for (failures, outcome) in [(0, true), (ATTEMPTS - 1, true), (ATTEMPTS, false)] {
+            let tries = Cell::new(0);
+            let done = retrying(|| async {
+                tries.set(tries.get() + 1);
+                if tries.get() > failures { Ok(()) } else { Err(lost()) }
+            });
+            assert_eq!(done.await.is_ok(), outcome);
+            assert_eq!(tries.get(), (failures + 1).min(ATTEMPTS));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_stays_wrong_or_may_be_written_is_not_tried_again() {
+        for error in [|| StoreError::Unknown(sqlx::Error::WorkerCrashed), || StoreError::Schema(String::new())] {
+            let tries = Cell::new(0);
+            let done = retrying(|| async {
+                tries.set(tries.get() + 1);
+                Err::<(), _>(error())
+            });
+            assert!(done.await.is_err());
+            assert_eq!(tries.get(), 1);
+        }
+    }
 }

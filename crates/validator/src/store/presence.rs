@@ -3,15 +3,17 @@
 //! A day of a worker is 288 bits, one for every five minutes (UTC) in which a heartbeat named it, kept apart by the
 //! set of GPUs it reported. An address run lasts until another address is seen; an empty address breaks nothing.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use byteleap_protocol::Object;
+use byteleap_protocol::hotkey::Hotkey;
 use byteleap_scoring::facts::GpuSet;
 use byteleap_scoring::presence::{Bucket, DayBits};
 use sha2::{Digest, Sha256};
 use sqlx::{Any, Row, Transaction};
 
+use super::bulk::{bulk, list, rows, rows_per_statement};
+use super::heartbeat::WorkerBeat;
 use super::{StoreError, WorkerKey, json_of};
 
 /// Cards of one worker beyond this are left out.
@@ -47,93 +49,142 @@ fn printable(name: &str) -> Option<String> {
     (!kept.is_empty()).then_some(kept)
 }
 
-/// Sets the bit of now.
+/// Sets the bit of now for each of a miner's workers.
 pub(super) async fn mark(
     transaction: &mut Transaction<'_, Any>,
-    worker: WorkerKey,
-    gpus: &[String],
+    hotkey: Hotkey,
+    beats: &[(WorkerKey, &WorkerBeat)],
     at_ms: i64,
 ) -> Result<(), StoreError> {
     let bucket = Bucket::at(at_ms);
-    let set = gpu_set_row(transaction, gpus).await?;
-    let row = sqlx::query("SELECT bits FROM presence_days WHERE worker = $1 AND day = $2 AND gpu_set = $3")
-        .bind(worker.0)
-        .bind(bucket.day())
-        .bind(set)
-        .fetch_optional(&mut **transaction)
-        .await?;
-    let mut bits = row.map_or(Ok(DayBits::EMPTY), |row| bits_of(row.try_get("bits")?))?;
-    if bits.contains(bucket) {
-        return Ok(());
-    }
-    bits.insert(bucket);
-    sqlx::query(
-        "INSERT INTO presence_days (worker, day, gpu_set, bits) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (worker, day, gpu_set) DO UPDATE SET bits = excluded.bits",
+    let sets = gpu_set_rows(transaction, beats.iter().map(|(_, beat)| beat.gpu_set.as_slice())).await?;
+    let found = sqlx::query(
+        "SELECT p.worker, p.gpu_set, p.bits FROM workers w JOIN presence_days p ON p.worker = w.id
+         WHERE w.hotkey = $1 AND p.day = $2",
     )
-    .bind(worker.0)
+    .bind(hotkey.to_string())
     .bind(bucket.day())
-    .bind(set)
-    .bind(bits.as_bytes().to_vec())
-    .execute(&mut **transaction)
+    .fetch_all(&mut **transaction)
     .await?;
+    let mut days: HashMap<(i64, i64), DayBits> = HashMap::with_capacity(found.len());
+    for row in &found {
+        days.insert((row.try_get("worker")?, row.try_get("gpu_set")?), bits_of(row.try_get("bits")?)?);
+    }
+    let mut marked = Vec::new();
+    for ((worker, _), set) in beats.iter().zip(sets) {
+        let mut bits = days.get(&(worker.0, set)).copied().unwrap_or(DayBits::EMPTY);
+        if !bits.contains(bucket) {
+            bits.insert(bucket);
+            marked.push((worker.0, set, bits));
+        }
+    }
+    for marked in marked.chunks(rows_per_statement(3)) {
+        let rows = rows(marked.len(), 3, 2, ", $1");
+        let mut query = bulk(format!(
+            "INSERT INTO presence_days (worker, gpu_set, bits, day) VALUES {rows}
+             ON CONFLICT (worker, day, gpu_set) DO UPDATE SET bits = excluded.bits"
+        ))
+        .bind(bucket.day());
+        for (worker, set, bits) in marked {
+            query = query.bind(*worker).bind(*set).bind(bits.as_bytes().to_vec());
+        }
+        query.execute(&mut **transaction).await?;
+    }
     Ok(())
 }
 
-/// Prolongs the run of this address, or begins one.
-pub(super) async fn note_address(
+/// Prolongs the runs of these workers' addresses, or begins new ones.
+pub(super) async fn note_addresses(
     transaction: &mut Transaction<'_, Any>,
-    worker: WorkerKey,
-    ip: IpAddr,
+    hotkey: Hotkey,
+    beats: &[(WorkerKey, &WorkerBeat)],
     at_ms: i64,
 ) -> Result<(), StoreError> {
-    let prolonged = sqlx::query(
-        "UPDATE worker_addresses SET to_at = $1 WHERE worker = $2 AND ip = $3
-         AND from_at = (SELECT MAX(from_at) FROM worker_addresses WHERE worker = $2)",
+    let seen: Vec<(i64, String)> =
+        beats.iter().filter_map(|(worker, beat)| Some((worker.0, beat.usage.public_ip?.to_string()))).collect();
+    if seen.is_empty() {
+        return Ok(());
+    }
+    let latest = sqlx::query(
+        "SELECT a.worker, a.from_at, a.ip FROM workers w JOIN worker_addresses a ON a.worker = w.id
+         WHERE w.hotkey = $1 AND a.from_at = (SELECT MAX(b.from_at) FROM worker_addresses b WHERE b.worker = w.id)",
     )
-    .bind(at_ms)
-    .bind(worker.0)
-    .bind(ip.to_string())
-    .execute(&mut **transaction)
-    .await?
-    .rows_affected();
-    if prolonged == 0 {
-        sqlx::query(
-            "INSERT INTO worker_addresses (worker, from_at, to_at, ip) VALUES ($1, $2, $2, $3)
-             ON CONFLICT (worker, from_at) DO UPDATE SET ip = excluded.ip",
-        )
-        .bind(worker.0)
-        .bind(at_ms)
-        .bind(ip.to_string())
-        .execute(&mut **transaction)
-        .await?;
+    .bind(hotkey.to_string())
+    .fetch_all(&mut **transaction)
+    .await?;
+    let mut runs: HashMap<i64, (i64, String)> = HashMap::with_capacity(latest.len());
+    for row in &latest {
+        runs.insert(row.try_get("worker")?, (row.try_get("from_at")?, row.try_get("ip")?));
+    }
+    for seen in seen.chunks(rows_per_statement(3)) {
+        let rows = rows(seen.len(), 3, 2, ", $1");
+        let mut query = bulk(format!(
+            "INSERT INTO worker_addresses (worker, from_at, ip, to_at) VALUES {rows}
+             ON CONFLICT (worker, from_at) DO UPDATE SET to_at = excluded.to_at, ip = excluded.ip"
+        ))
+        .bind(at_ms);
+        for (worker, ip) in seen {
+            let from_at_ms =
+                runs.get(worker).filter(|(_, last)| last == ip).map_or(at_ms, |(from_at_ms, _)| *from_at_ms);
+            query = query.bind(*worker).bind(from_at_ms).bind(ip.clone());
+        }
+        query.execute(&mut **transaction).await?;
     }
     Ok(())
 }
 
-/// The row of a set of GPUs, made on first sight. One that is there is only read: many heartbeats share the empty set, and
-/// none shall wait for another's end.
+/// The row of a set of GPUs, made on first sight.
 pub(super) async fn gpu_set_row(transaction: &mut Transaction<'_, Any>, gpus: &[String]) -> Result<i64, StoreError> {
-    let distinct: Vec<String> = gpus.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
-    let uuids = json_of(&distinct);
-    let hash = Sha256::digest(&uuids).to_vec();
-    if let Some(id) = find_gpu_set(transaction, &hash).await? {
-        return Ok(id);
-    }
-    sqlx::query("INSERT INTO gpu_sets (hash, uuids) VALUES ($1, $2) ON CONFLICT (hash) DO NOTHING")
-        .bind(hash.clone())
-        .bind(uuids)
-        .execute(&mut **transaction)
-        .await?;
-    find_gpu_set(transaction, &hash).await?.ok_or(StoreError::Engine(sqlx::Error::RowNotFound))
+    let rows = gpu_set_rows(transaction, [gpus].into_iter()).await?;
+    rows.first().copied().ok_or(StoreError::Engine(sqlx::Error::RowNotFound))
 }
 
-async fn find_gpu_set(transaction: &mut Transaction<'_, Any>, hash: &[u8]) -> Result<Option<i64>, StoreError> {
-    let row = sqlx::query("SELECT id FROM gpu_sets WHERE hash = $1")
-        .bind(hash.to_vec())
-        .fetch_optional(&mut **transaction)
-        .await?;
-    Ok(row.map(|row| row.try_get("id")).transpose()?)
+/// The rows of sets of GPUs, made on first sight. One that is there is only read: many heartbeats share the empty set, and
+/// none shall wait for another's end.
+async fn gpu_set_rows<'a>(
+    transaction: &mut Transaction<'_, Any>,
+    sets: impl Iterator<Item = &'a [String]>,
+) -> Result<Vec<i64>, StoreError> {
+    let hashes: Vec<(Vec<u8>, String)> = sets
+        .map(|gpus| {
+            let distinct: Vec<String> = gpus.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
+            let uuids = json_of(&distinct);
+            (Sha256::digest(&uuids).to_vec(), uuids)
+        })
+        .collect();
+    let distinct: BTreeMap<&Vec<u8>, &String> = hashes.iter().map(|(hash, uuids)| (hash, uuids)).collect();
+    let mut found = find_gpu_sets(transaction, &distinct.keys().copied().collect::<Vec<_>>()).await?;
+    let missing: Vec<_> = distinct.into_iter().filter(|(hash, _)| !found.contains_key(*hash)).collect();
+    for sets in missing.chunks(rows_per_statement(2)) {
+        let rows = rows(sets.len(), 2, 1, "");
+        let text = format!("INSERT INTO gpu_sets (hash, uuids) VALUES {rows} ON CONFLICT (hash) DO NOTHING");
+        let mut query = bulk(text);
+        for (hash, uuids) in sets {
+            query = query.bind((*hash).clone()).bind((*uuids).clone());
+        }
+        query.execute(&mut **transaction).await?;
+    }
+    found.extend(find_gpu_sets(transaction, &missing.iter().map(|(hash, _)| *hash).collect::<Vec<_>>()).await?);
+    let row_of = |hash: &Vec<u8>| found.get(hash).copied().ok_or(StoreError::Engine(sqlx::Error::RowNotFound));
+    hashes.iter().map(|(hash, _)| row_of(hash)).collect()
+}
+
+async fn find_gpu_sets(
+    transaction: &mut Transaction<'_, Any>,
+    hashes: &[&Vec<u8>],
+) -> Result<HashMap<Vec<u8>, i64>, StoreError> {
+    let mut found = HashMap::with_capacity(hashes.len());
+    for hashes in hashes.chunks(rows_per_statement(1)) {
+        let list = list(hashes.len(), 1);
+        let mut query = bulk(format!("SELECT id, hash FROM gpu_sets WHERE hash IN ({list})"));
+        for hash in hashes {
+            query = query.bind((*hash).clone());
+        }
+        for row in query.fetch_all(&mut **transaction).await? {
+            found.insert(row.try_get("hash")?, row.try_get("id")?);
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn bits_of(bytes: Vec<u8>) -> Result<DayBits, StoreError> {
@@ -147,11 +198,10 @@ pub(super) fn bits_of(bytes: Vec<u8>) -> Result<DayBits, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use byteleap_protocol::hotkey::Hotkey;
     use byteleap_scoring::presence::{BUCKET_MS, BUCKETS_PER_DAY};
 
     use super::super::Store;
-    use super::super::heartbeat::{Heartbeat, Usage, WorkerBeat};
+    use super::super::heartbeat::{Heartbeat, Usage};
     use super::super::snapshot::Snapshot;
     use super::super::testing::{self, on_both_engines, store};
     use super::*;

@@ -11,7 +11,7 @@ use byteleap_protocol::merkle::NodeHash;
 use sqlx::Row;
 
 use super::challenge::ChallengeRow;
-use super::{ChallengeKey, Store, StoreError, parsed, retrying};
+use super::{ChallengeKey, Store, StoreError, commit, parsed, retrying};
 use crate::challenge::state::{Status, Verdict};
 
 /// The names of claims that the validator itself makes begin with this.
@@ -76,7 +76,7 @@ impl Store {
                 .bind(i64::try_from(limit).unwrap_or(i64::MAX))
                 .fetch_all(&mut *transaction)
                 .await?;
-            transaction.commit().await?;
+            commit(transaction).await?;
             let claimed = rows.iter().map(|row| {
                 Ok(ClaimedProof {
                     key: ChallengeKey(row.try_get("challenge")?),
@@ -164,7 +164,7 @@ impl Store {
                 .execute(&mut *transaction)
                 .await?;
         }
-        transaction.commit().await?;
+        commit(transaction).await?;
         Ok(true)
     }
 
@@ -180,7 +180,7 @@ impl Store {
             .bind(OWN_CLAIMS)
             .execute(&mut *transaction)
             .await?;
-            transaction.commit().await?;
+            commit(transaction).await?;
             Ok(released.rows_affected())
         })
         .await

@@ -7,7 +7,7 @@ use byteleap_protocol::hotkey::Hotkey;
 use serde::Serialize;
 use sqlx::Row;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, retrying};
 
 /// A longer note is cut to the column's length.
 const MAX_NOTE_CHARS: usize = 256;
@@ -28,6 +28,10 @@ pub struct RefusalRow {
 impl Store {
     /// Counts a refusal.
     pub async fn record_refusal(&self, hotkey: Hotkey, code: &str, note: &str, at_ms: i64) -> Result<(), StoreError> {
+        retrying(|| self.try_record_refusal(hotkey, code, note, at_ms)).await
+    }
+
+    async fn try_record_refusal(&self, hotkey: Hotkey, code: &str, note: &str, at_ms: i64) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO refusals (hotkey, code, times, note, last_at) VALUES ($1, $2, 1, $3, $4)
              ON CONFLICT (hotkey, code) DO UPDATE SET

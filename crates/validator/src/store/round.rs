@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use sqlx::any::AnyRow;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
-use super::{Store, StoreError, parsed};
+use super::{Store, StoreError, commit, parsed, retrying};
 
 /// The largest document of one miner's workers.
 const MAX_ROSTER_BYTES: u64 = 64 << 20;
@@ -105,6 +105,10 @@ impl PackedRound {
 impl Store {
     /// Writes a round.
     pub async fn record_round(&self, packed: &PackedRound, block: u64, took_ms: i64) -> Result<RoundKey, StoreError> {
+        retrying(|| self.try_record_round(packed, block, took_ms)).await
+    }
+
+    async fn try_record_round(&self, packed: &PackedRound, block: u64, took_ms: i64) -> Result<RoundKey, StoreError> {
         let PackedRound { round, config, span, miners, rosters } = packed;
         let mut transaction = self.begin().await?;
         let row = sqlx::query(
@@ -134,7 +138,7 @@ impl Store {
         for roster in rosters {
             insert_roster(&mut transaction, key, roster).await?;
         }
-        transaction.commit().await?;
+        commit(transaction).await?;
         Ok(key)
     }
 

@@ -10,7 +10,7 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use super::round::RoundKey;
-use super::{Store, StoreError, parsed};
+use super::{Store, StoreError, commit, parsed, retrying};
 
 /// The row number of a submission in `weight_submissions`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -134,6 +134,17 @@ impl Store {
         dry_run: bool,
         now_ms: i64,
     ) -> Result<SubmissionKey, StoreError> {
+        retrying(|| self.try_record_submission(round, block, weights, dry_run, now_ms)).await
+    }
+
+    async fn try_record_submission(
+        &self,
+        round: RoundKey,
+        block: Block,
+        weights: &Weights,
+        dry_run: bool,
+        now_ms: i64,
+    ) -> Result<SubmissionKey, StoreError> {
         let (mode, status) =
             if dry_run { ("dry_run", SubmissionStatus::Skipped) } else { ("set", SubmissionStatus::Pending) };
         let mut transaction = self.begin().await?;
@@ -151,12 +162,16 @@ impl Store {
         .bind(status.as_str())
         .fetch_one(&mut *transaction)
         .await?;
-        transaction.commit().await?;
+        commit(transaction).await?;
         Ok(SubmissionKey(row.try_get("id")?))
     }
 
     /// Writes what became of a submission whose fate was open; false when it was settled before.
     pub async fn settle_submission(&self, key: SubmissionKey, fate: &Fate) -> Result<bool, StoreError> {
+        retrying(|| self.try_settle_submission(key, fate)).await
+    }
+
+    async fn try_settle_submission(&self, key: SubmissionKey, fate: &Fate) -> Result<bool, StoreError> {
         let (status, reason, block, extrinsic) = match fate {
             Fate::Included { block, extrinsic } => (SubmissionStatus::Included, None, Some(*block), *extrinsic),
             Fate::Rejected(reason) => (SubmissionStatus::Rejected, Some(reason), None, None),
@@ -175,7 +190,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?
         .rows_affected();
-        transaction.commit().await?;
+        commit(transaction).await?;
         Ok(settled == 1)
     }
 

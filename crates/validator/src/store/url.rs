@@ -65,6 +65,15 @@ impl Engine {
         }
     }
 
+    /// Statement "wait alone": whoever changes the tables waits here for whoever does so already, until the end of the
+    /// transaction. On SQLite any two transactions that write take turns.
+    pub(super) fn wait_alone(self) -> Option<&'static str> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => Some("SET LOCAL statement_timeout = 120000; SELECT pg_advisory_xact_lock(1280136)"),
+        }
+    }
+
     /// Statement "claim": gives the claim `$1`, until `$2`, to the oldest proofs that nobody holds at `$3`, at most `$4`.
     /// A server skips what another process is claiming at this moment.
     pub(super) fn claim(self) -> &'static str {

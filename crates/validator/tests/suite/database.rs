@@ -34,8 +34,29 @@ fn check_passes_once_the_steps_have_run(database_url: &str, names: &[&str]) {
     }
 }
 
+/// Several processes bring one fresh database up to date at once: all succeed, and exactly one runs the steps.
+fn of_processes_that_start_at_once_one_runs_the_steps(database_url: &str) {
+    let outputs = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| validator(database_url, &["migrate", "up"]))).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect::<Vec<_>>()
+    });
+    for output in &outputs {
+        assert!(output.status.success(), "{}", text(output));
+    }
+    let applied = outputs.iter().filter(|output| text(output).contains("applied challenge_path")).count();
+    let idle = outputs.iter().filter(|output| text(output).starts_with("nothing to do")).count();
+    assert_eq!((applied, idle), (1, 3), "{:?}", outputs.iter().map(text).collect::<Vec<_>>());
+}
+
 mod on_sqlite {
     use super::*;
+
+    #[test]
+    fn of_processes_that_start_at_once_one_runs_the_steps() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:///{}", folder.path().join("validator.db").display());
+        super::of_processes_that_start_at_once_one_runs_the_steps(&url);
+    }
 
     #[test]
     fn check_passes_once_the_steps_have_run() {
@@ -51,7 +72,13 @@ mod on_sqlite {
 }
 
 mod on_postgres {
+    use super::super::postgres::Database;
     use super::*;
+
+    #[tokio::test]
+    async fn of_processes_that_start_at_once_one_runs_the_steps() {
+        super::of_processes_that_start_at_once_one_runs_the_steps(&Database::create().await.url);
+    }
 
     /// Runs the script against the server of this test run, as its administrator.
     fn setup_database(folder: &str, name: &str) -> Output {

@@ -3,3 +3,5 @@
 #![cfg(test)]
 
 mod database;
+mod postgres;
+mod verifier;
