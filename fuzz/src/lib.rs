@@ -8,11 +8,12 @@
 //!
 //! The modules follow the bytes inwards: [`text`] has the grammars below all messages, [`message`] what is written in
 //! them, [`synapse`] the HTTP and the session around these, [`proof`] the openings, [`file`] what an operator writes,
-//! and [`devchain`] the development chain's RPC.
+//! [`devchain`] the development chain's RPC, and [`enrolment`] how a worker is invited and proves its key.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a value that is missing where a promise says it is there is a finding")]
 
 pub mod devchain;
+pub mod enrolment;
 pub mod file;
 pub mod message;
 pub mod proof;
@@ -23,7 +24,7 @@ pub mod text;
 pub type Target = fn(&[u8]);
 
 /// Every target under its name: that of its binary, its file in `targets/` and its folder in `corpus/`.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("lenient_json", text::lenient_json),
     ("canonical_json", text::canonical_json),
     ("hotkey", text::hotkey),
@@ -39,4 +40,6 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("keyfile", file::keyfile),
     ("devchain_request", devchain::devchain_request),
     ("devchain_extrinsic", devchain::devchain_extrinsic),
+    ("join_token", enrolment::join_token),
+    ("key_proof", enrolment::key_proof),
 ];

@@ -191,17 +191,14 @@ async fn check(settings: Settings, wallet: Result<Wallet, Failure>, flags: Check
     if let Err(error) = TcpListener::bind((host.as_str(), *port)).await {
         problems.push(format!("workers cannot be served on {host}:{port} (does a miner run already?): {error}"));
     }
-    let mut certificate = None;
     if settings.tls_mode != tls::Mode::Off {
         match Certificate::look(&settings.certificate) {
-            Ok(found) => certificate = found,
+            Ok(Some(certificate)) => writeln!(io::stdout(), "tls       {}", certificate.fingerprint)?,
+            Ok(None) => writeln!(io::stdout(), "tls       a certificate is made at the first start")?,
             Err(error) => problems.push(tasks::chain(&error)),
         }
     }
     if problems.is_empty() {
-        if let Some(certificate) = certificate {
-            writeln!(io::stdout(), "miner_fingerprint: {}", certificate.fingerprint)?;
-        }
         return Ok(writeln!(io::stdout(), "all well")?);
     }
     let count = problems.len();

@@ -100,7 +100,7 @@ impl Seat {
     /// [`NoAnswer::Stuck`] or [`NoAnswer::Late`].
     pub async fn compute(&self, data: TaskAssignment, deadline: Instant) -> Result<TaskOutcome, NoAnswer> {
         let answer = self.registry.expect_outcome(&self.worker_id, self.number, data.clone(), Told::Now);
-        match self.send(MinerFrame::TaskAssignment { data }).await {
+        match self.send(MinerFrame::TaskAssignment { data }, deadline).await {
             Ok(()) | Err(NoAnswer::Disconnected) => await_answer(answer, deadline).await,
             Err(error) => Err(error),
         }
@@ -138,13 +138,16 @@ impl Seat {
     pub async fn prove(&self, data: ProofQuery, deadline: Instant) -> Result<ProofAnswer, NoAnswer> {
         let message_id = MessageId::random(&mut OsRng);
         let answer = self.registry.expect_proof(&self.worker_id, self.number, message_id.clone());
-        self.send(MinerFrame::ProofRequest { message_id, data }).await?;
+        self.send(MinerFrame::ProofRequest { message_id, data }, deadline).await?;
         await_answer(answer, deadline).await
     }
 
-    async fn send(&self, frame: MinerFrame) -> Result<(), NoAnswer> {
+    /// Hands a frame to the worker's connection, whose queue is bounded: a worker that takes nothing in holds up its own
+    /// challenge only, and no longer than this.
+    async fn send(&self, frame: MinerFrame, deadline: Instant) -> Result<(), NoAnswer> {
         let outgoing = self.registry.outgoing(&self.worker_id).ok_or(NoAnswer::Disconnected)?;
-        match tokio::time::timeout(HANDOVER_TIMEOUT, outgoing.send(frame)).await {
+        let handover_ends = deadline.min(Instant::now() + HANDOVER_TIMEOUT);
+        match tokio::time::timeout_at(handover_ends, outgoing.send(frame)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(NoAnswer::Disconnected),
             Err(_) => Err(NoAnswer::Stuck),
@@ -163,5 +166,54 @@ async fn await_answer<T>(answer: oneshot::Receiver<T>, deadline: Instant) -> Res
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(_)) => Err(NoAnswer::Disconnected),
         Err(_) => Err(NoAnswer::Late),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use byteleap_daemon::clock::SystemClock;
+    use byteleap_protocol::{Object, frame::Register};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::workers::{door::Standing, registry::Link};
+
+    #[tokio::test]
+    async fn a_worker_whose_queue_is_full_fails_its_own_challenge_at_the_deadline_and_is_free_again() {
+        let registry = Registry::new(1, Arc::new(SystemClock::new()));
+        let (outgoing, _taken_by_nobody) = mpsc::channel(1);
+        outgoing.try_send(MinerFrame::HeartbeatAck).expect("room for one");
+        let (goodbye, _asked_to_close) = oneshot::channel();
+        let worker_id = WorkerId::new("w1").expect("an id");
+        let register = Register {
+            worker_id: worker_id.clone(),
+            worker_name: None,
+            worker_version: "1".to_owned(),
+            capabilities: vec!["cpu_matrix".to_owned()],
+            system_info: Object::new(),
+            identity: None,
+        };
+        let address = [127, 0, 0, 1].into();
+        let link = Link { outgoing, goodbye, address, is_tls: false, standing: Standing::Unproved };
+        registry.register(register, link).expect("registered");
+
+        let challenge_id = ChallengeId::new("c1").expect("an id");
+        let demand = Demand { target: Some(worker_id), capability: ChallengeKind::CpuMatrix, challenge_id };
+        let seat = Seat::take(&registry, &demand).expect("idle");
+        let data = TaskAssignment {
+            task_id: demand.challenge_id.clone(),
+            task_type: "cpu_matrix".to_owned(),
+            challenge_id: None,
+            data: Object::new(),
+            timeout: None,
+            validator_hotkey: None,
+        };
+        let answer = seat.compute(data, Instant::now() + Duration::from_millis(20)).await;
+        assert_eq!(answer, Err(NoAnswer::Stuck));
+        assert_eq!(registry.idle(), 0);
+        drop(seat);
+        assert_eq!(registry.idle(), 1);
     }
 }

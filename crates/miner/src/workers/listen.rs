@@ -223,4 +223,15 @@ mod tests {
         assert!(matches!(frames.next(), Some(WorkerFrame::HeartbeatResponse { .. })));
         assert_eq!(frames.next(), None);
     }
+
+    #[tokio::test]
+    async fn a_connection_costs_a_small_read_buffer_and_takes_no_message_above_16_mib() {
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        theirs.write_all(&recorded()).await.expect("room");
+        // Plain and TLS connections are opened by the same function.
+        let socket = upgrade(ours, Nonce([1; 32])).await.expect("an upgrade");
+        let config = socket.get_config();
+        assert!(config.read_buffer_size <= 8 * 1024 && config.write_buffer_size == 0);
+        assert_eq!(config.max_message_size, Some(16 * 1024 * 1024));
+    }
 }

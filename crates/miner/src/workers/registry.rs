@@ -706,6 +706,50 @@ mod tests {
         assert_eq!(world.occupy(Some("w1")), Err(Refusal::Busy));
     }
 
+    fn result(challenge: &str) -> TaskResult {
+        TaskResult {
+            worker_id: "whatever".to_owned(),
+            task_id: ChallengeId::new(challenge).expect("an id"),
+            timestamp: 1.0,
+            data: TaskOutcome::failed("for the test"),
+        }
+    }
+
+    fn assignment(challenge: &str) -> TaskAssignment {
+        TaskAssignment {
+            task_id: ChallengeId::new(challenge).expect("an id"),
+            task_type: "cpu_matrix".to_owned(),
+            challenge_id: None,
+            data: Object::new(),
+            timeout: None,
+            validator_hotkey: None,
+        }
+    }
+
+    #[test]
+    fn a_result_is_taken_from_the_tasks_owner_wherever_it_is_now() {
+        let world = World::new();
+        let key = Standing::Enrolled(WorkerKey([7; 32]));
+        let _before = world.register_from("keyed", [203, 0, 113, 1], key).expect("registered");
+        let (worker, number) = world.occupy(Some("keyed")).expect("idle");
+        let mut outcome = world.registry.expect_outcome(&worker, number, assignment("c1"), Told::Now);
+        let deliver =
+            |worker: &str, ends: &Ends| world.registry.deliver_result(&id(worker), ends.generation, result("c1"));
+
+        let other_key = Standing::Enrolled(WorkerKey([8; 32]));
+        for standing in [Standing::Unproved, other_key] {
+            let impostor = world.register_from("keyed", [203, 0, 113, 1], standing).expect("registered");
+            assert_eq!(deliver("keyed", &impostor), Delivery::Foreign, "the same address, but not the key");
+        }
+        let stranger = world.register_from("stranger", [203, 0, 113, 1], Standing::Unproved).expect("registered");
+        assert_eq!(deliver("stranger", &stranger), Delivery::Foreign);
+        let moved = world.register_from("keyed", [198, 51, 100, 1], key).expect("registered");
+        assert!(outcome.try_recv().is_err(), "nobody was taken for the owner");
+        assert_eq!(deliver("keyed", &moved), Delivery::Accepted, "the key, after a reconnect from elsewhere");
+        assert!(outcome.try_recv().is_ok());
+        assert_eq!(deliver("keyed", &moved), Delivery::Unasked, "once");
+    }
+
     #[test]
     fn a_worker_gets_its_task_again_when_it_comes_back_and_says_that_it_holds_none() {
         let world = World::new();

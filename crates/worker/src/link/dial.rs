@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::tls;
+use super::tls::{self, WrongFingerprint};
 use super::url::{MINER_PORT, MinerUrl};
 
 /// The connection's read and write buffers, in bytes. Messages are small; large ones grow the buffer while they last.
@@ -71,6 +71,17 @@ pub enum DialError {
         url: Box<MinerUrl>,
         /// What failed.
         source: TlsError,
+    },
+    /// The miner shows another certificate than the pinned one.
+    #[error(
+        "{url} shows another certificate than miner_fingerprint names: compare it with what byteleap-miner status shows; if \
+         nobody made a new certificate there, somebody stands between"
+    )]
+    WrongCertificate {
+        /// The URL.
+        url: Box<MinerUrl>,
+        /// Both fingerprints.
+        source: WrongFingerprint,
     },
     /// The miner takes no plain connections.
     #[error(
@@ -161,7 +172,10 @@ async fn encrypt(
     pinned: Option<CertificateFingerprint>,
     stream: TcpStream,
 ) -> Result<(TlsStream<TcpStream>, [u8; 32]), DialError> {
-    let failed = |source| DialError::Tls { url: boxed(url), source };
+    let failed = |source| match tls::wrong_fingerprint(&source) {
+        Some(source) => DialError::WrongCertificate { url: boxed(url), source },
+        None => DialError::Tls { url: boxed(url), source },
+    };
     let name =
         ServerName::try_from(url.host().to_owned()).map_err(|error| failed(TlsError::General(error.to_string())))?;
     let connector = blocking_connector(pinned).await.map_err(failed)?;

@@ -94,14 +94,19 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
+/// Which certificates were compared, if the handshake failed over a pin.
+#[must_use]
+pub fn wrong_fingerprint(error: &Error) -> Option<WrongFingerprint> {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(error))) => error.downcast_ref().copied(),
+        _ => None,
+    }
+}
+
 /// What an operator does about a failed TLS handshake.
 #[must_use]
 pub fn advice(error: &Error) -> &'static str {
     match error {
-        Error::InvalidCertificate(CertificateError::Other(_)) => {
-            "the miner shows another certificate than miner_fingerprint names: compare it with what byteleap-miner \
-             status shows; if nobody made a new certificate there, somebody stands between"
-        }
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "the miner's certificate has expired: renew it there, or check this machine's clock"
         }
