@@ -147,7 +147,6 @@ mod tests {
             version: "0.1.0".to_owned(),
             standing: Standing::Unproved,
             is_tls: false,
-            address: [203, 0, 113, 7].into(),
             capabilities: vec!["cpu_matrix".to_owned()],
             system_info: HostData::from(&system_info),
             connected_at_ms: 1_760_000_000_250,

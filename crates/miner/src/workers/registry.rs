@@ -79,8 +79,6 @@ pub struct WorkerView {
     pub standing: Standing,
     /// Whether its link is encrypted.
     pub is_tls: bool,
-    /// Where it comes from.
-    pub address: IpAddr,
     /// Kinds of challenges it takes, as last reported.
     pub capabilities: Vec<String>,
     /// Host data, as last reported.
@@ -497,7 +495,6 @@ impl Registry {
                 version: entry.version.clone(),
                 standing: entry.link.standing,
                 is_tls: entry.link.is_tls,
-                address: entry.link.address,
                 capabilities: entry.capabilities.clone(),
                 system_info: entry.system_info.clone(),
                 connected_at_ms: entry.connected_at_ms,

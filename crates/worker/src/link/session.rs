@@ -127,6 +127,9 @@ fn advice(code: u16, text: &str) -> &'static str {
          the key that byteleap-worker status shows"
     } else if is(CloseCode::JoinRefused) {
         ": the join token was used, has expired or is another miner's: ask for a new one and run byteleap-worker join again"
+    } else if is(CloseCode::ForeignTask) {
+        ": the miner gave that task to another worker, or to this one at another address; an enrolled worker keeps its \
+         results wherever it is: ask for a join token"
     } else {
         ""
     }
