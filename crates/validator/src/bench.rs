@@ -1,4 +1,7 @@
-//! `byteleap-validator bench`: how many proofs a core of this machine judges.
+//! `byteleap-validator bench`: how many proofs a core of this machine judges, and how many heartbeats a validator takes.
+
+mod heartbeats;
+mod world;
 
 use std::io::{self, Write};
 
@@ -14,6 +17,11 @@ use serde::Serialize;
 pub enum BenchCommand {
     /// Judge an honest proof on one core, its rows recomputed and its paths followed, and print the median over the runs.
     Verify(VerifyArgs),
+    /// Send signed, sealed heartbeats over HTTP to a validator in a process of its own.
+    Heartbeats(heartbeats::HeartbeatsArgs),
+    /// Serve a validator that knows the miners of `bench heartbeats`, for its `--url`.
+    #[command(hide = true)]
+    Validator(world::WorldArgs),
 }
 
 /// The proof that is judged.
@@ -52,9 +60,17 @@ struct VerifyReport {
 /// Measures and prints.
 ///
 /// # Errors
-/// More rows than the matrix has; no room for the matrices of the proof; or standard output is closed.
+/// More rows than the matrix has; no room for the matrices of the proof; a validator that does not start or answer; or
+/// standard output is closed.
 pub fn run(command: &BenchCommand) -> Result<(), Failure> {
-    let BenchCommand::Verify(VerifyArgs { kind: Kind::Cpu, size, rows, runs, json }) = command;
+    match command {
+        BenchCommand::Verify(arguments) => verify(arguments),
+        BenchCommand::Heartbeats(arguments) => heartbeats::run(arguments),
+        BenchCommand::Validator(arguments) => world::serve(arguments),
+    }
+}
+
+fn verify(VerifyArgs { kind: Kind::Cpu, size, rows, runs, json }: &VerifyArgs) -> Result<(), Failure> {
     if rows > size {
         return Err(Failure::usage(format!("a matrix of {size} rows has no {rows} rows to open")));
     }
