@@ -135,6 +135,9 @@ impl State {
     }
 
     fn set(&mut self, weights: &Weights, by: &Hotkey) -> Result<Receipt, ChainError> {
+        if self.rules.commit_reveal {
+            return Err(ChainError::Unsupported("the fixed chain has no beacon that would reveal weights".to_owned()));
+        }
         check_weights(weights, by, &self.metagraph, &self.rules)?;
         let now = self.metagraph.block;
         for neuron in self.metagraph.neurons.iter_mut().filter(|neuron| neuron.hotkey == *by) {

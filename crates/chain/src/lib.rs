@@ -2,11 +2,12 @@
 //!
 //! Daemons depend on [`Chain`] alone. What flows through it, in the order a validator meets it: [`Head`] (a finalised
 //! block) → [`Metagraph`] (the subnet's neurons) and [`Rules`] (what the chain demands of weights) → [`Weights`]
-//! (emitted from scores) → [`Receipt`] (the finalised extrinsic). [`Wallet`] holds the keys that sign.
+//! (emitted from scores; sealed by [`timelock`] until the block that [`schedule`] foretells, where the subnet demands it) →
+//! [`Receipt`] (the finalised extrinsic). [`Wallet`] holds the keys that sign.
 //!
 //! Two implementations live here: [`Subtensor`], the real client over JSON-RPC, and [`FixedChain`], one subnet in memory
 //! for unit tests and benches. This crate knows nothing of validators, miners or scores, never opens a coldkey, and
-//! keeps no clock of its own but the deadlines of its calls. Commit-reveal is recognised and refused by name.
+//! keeps no clock of its own but the deadlines of its calls.
 
 #![forbid(unsafe_code)]
 
@@ -14,8 +15,10 @@ mod chain;
 mod fixed;
 mod metagraph;
 mod rules;
+pub mod schedule;
 mod standing;
 pub mod subtensor;
+pub mod timelock;
 pub mod wallet;
 mod weights;
 

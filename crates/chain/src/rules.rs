@@ -52,12 +52,6 @@ pub fn check_weights(
     metagraph: &Metagraph,
     rules: &Rules,
 ) -> Result<(), ChainError> {
-    if rules.commit_reveal {
-        return Err(ChainError::Unsupported(format!(
-            "subnet {} demands timelocked weights (commit-reveal), which this version cannot send yet",
-            metagraph.netuid
-        )));
-    }
     let neurons = metagraph.neurons.len();
     if weights.uids().len() > neurons {
         return Err(ChainError::refused("UidsLengthExceedUidsInSubNet"));
@@ -177,7 +171,7 @@ mod tests {
         assert_eq!(answer(|subnet, _| subnet.neurons.truncate(3)), refused("UidVecContainInvalidOne"));
         assert_eq!(answer(|_, rules| rules.min_allowed_weights = 3), refused("WeightVecLengthIsLow"));
         assert_eq!(answer(|_, rules| rules.max_weight_limit = 32_000), refused("MaxWeightExceeded"));
-        assert!(matches!(answer(|_, rules| rules.commit_reveal = true), Err(ChainError::Unsupported(_))));
+        assert_eq!(answer(|_, rules| rules.commit_reveal = true), Ok(()), "a commit keeps the same rules");
     }
 
     #[test]

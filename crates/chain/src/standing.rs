@@ -43,8 +43,7 @@ impl Standing {
     /// The block of the next epoch; `None` for a subnet without epochs.
     #[must_use]
     pub fn next_epoch(&self) -> Option<Block> {
-        let due = self.epoch.last_block.saturating_add(u64::from(self.rules.tempo));
-        (self.rules.tempo > 0).then(|| self.epoch.pending_at.map_or(due, |pending| due.min(pending)))
+        self.epoch.next(self.rules.tempo)
     }
 
     /// Registration, uid, stake and permit, in one line.

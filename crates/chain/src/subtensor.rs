@@ -16,15 +16,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parity_scale_codec::Encode;
 use subxt::transactions::Payload;
 use subxt::utils::AccountId32;
 use subxt::{OnlineClient, OnlineClientAtBlock, SubstrateConfig};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio::try_join;
 
 pub use endpoint::{EndpointError, resolve};
 
 use crate::rules::{check_axon, check_rate, check_weights};
+use crate::schedule::reveal_round;
+use crate::timelock::{Beacon, Commitment};
 use crate::{Block, Chain, ChainError, Epoch, Head, Hotkey, Metagraph, Receipt, Rules, Signer, Weights};
 use endpoint::Endpoints;
 use fault::Fault;
@@ -48,6 +52,8 @@ const READ_TRIES: usize = 2;
 #[derive(Debug)]
 pub struct Subtensor {
     endpoints: Endpoints,
+    /// Whose rounds reveal timelocked weights.
+    beacon: Beacon,
 }
 
 impl Subtensor {
@@ -59,7 +65,13 @@ impl Subtensor {
     pub fn new(networks: &[impl AsRef<str>], allow_insecure: bool) -> Result<Self, EndpointError> {
         let urls =
             networks.iter().map(|network| resolve(network.as_ref(), allow_insecure)).collect::<Result<_, _>>()?;
-        Ok(Self { endpoints: Endpoints::new(urls)? })
+        Ok(Self { endpoints: Endpoints::new(urls)?, beacon: Beacon::QUICKNET })
+    }
+
+    /// The same client for a chain that follows another beacon, as the development chain does its own.
+    #[must_use]
+    pub fn with_beacon(self, beacon: Beacon) -> Self {
+        Self { beacon, ..self }
     }
 
     /// The weights that the chain holds for `uid` on `netuid`, as `(uid, value)` pairs; empty when none were set.
@@ -93,6 +105,34 @@ impl Subtensor {
             }
         }
         Err(ChainError::Unreachable(why))
+    }
+
+    /// Seals `weights` until the reveal that the schedule foretells, and commits to them (chain spec, chapter 6). The schedule
+    /// is that of the finalised block, a few blocks behind the one that takes the commit: where an epoch lies between, the
+    /// round is out early, never late.
+    async fn commit_weights(
+        &self,
+        at: At,
+        netuid: u16,
+        weights: &Weights,
+        rules: &Rules,
+        by: &dyn Signer,
+    ) -> Result<Receipt, ChainError> {
+        if !wire::has_call(&at, wire::CommitTimelocked::NAME) {
+            return Err(ChainError::Unsupported(format!("this runtime has no call {}", wire::CommitTimelocked::NAME)));
+        }
+        let state = within(CALL_LIMIT, read::commit_state(&at, netuid)).await.map_err(Fault::before_sending)?;
+        let (head, slot) = (at.block_number(), read::slot(&at).map_err(Fault::before_sending)?);
+        let round = reveal_round(&self.beacon, rules, &state.epoch, (head, state.now_ms), slot)?;
+        let (beacon, payload) = (self.beacon, Commitment::of(&by.hotkey(), weights).encode());
+        let sealed = spawn_blocking(move || beacon.seal(round, &payload)).await;
+        let commit = sealed
+            .map_err(|error| error.to_string())
+            .and_then(|sealed| sealed.map_err(|error| error.to_string()))
+            .map_err(|why| ChainError::Unsupported(format!("the weights cannot be sealed: {why}")))?;
+        let call = wire::CommitTimelocked::new(netuid, commit, round, state.version);
+        let receipt = self.submit(at, wire::call(wire::CommitTimelocked::NAME, call), by).await?;
+        Ok(Receipt { reveal_round: Some(round), ..receipt })
     }
 
     /// Signs `call` at the block of the preflight, submits it once and watches it until it is finalised.
@@ -180,7 +220,9 @@ impl Chain for Subtensor {
         };
         let (at, metagraph, rules) = self.read(preflight).await?;
         check_weights(weights, &by.hotkey(), &metagraph, &rules)?;
-        if wire::has_call(&at, wire::SetMechanismWeights::NAME) {
+        if rules.commit_reveal {
+            self.commit_weights(at, netuid, weights, &rules, by).await
+        } else if wire::has_call(&at, wire::SetMechanismWeights::NAME) {
             let call = wire::SetMechanismWeights::new(netuid, weights);
             self.submit(at, wire::call(wire::SetMechanismWeights::NAME, call), by).await
         } else {

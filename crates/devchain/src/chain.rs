@@ -9,9 +9,9 @@ use std::{
 use async_trait::async_trait;
 use byteleap_chain::{
     Block, Chain, ChainError, Epoch, Head, Hotkey, Metagraph, Neuron, Receipt, Rules, Signer, Weights, check_axon,
-    check_rate, check_weights,
+    check_rate, check_weights, schedule::reveal_round, timelock::Commitment,
 };
-use parity_scale_codec::Decode;
+use parity_scale_codec::{Decode, Encode};
 
 use crate::{
     devchain::DevChain,
@@ -23,7 +23,7 @@ use crate::{
     state::View,
     storage,
     types::{
-        AccountId32, DispatchError, Era, H256, MechId, NetUid, RuntimeCall,
+        AccountId32, BoundedVec, DispatchError, Era, H256, MechId, NetUid, RuntimeCall,
         pallet_subtensor::pallet::{AxonInfo, Call, Error},
     },
 };
@@ -112,10 +112,27 @@ impl Chain for DevChain {
     }
 
     async fn set_weights(&self, netuid: u16, weights: &Weights, by: &dyn Signer) -> Result<Receipt, ChainError> {
-        {
+        let (rules, head, head_ms, version) = {
             let node = self.node.read();
             let view = node.latest();
-            check_weights(weights, &by.hotkey(), &metagraph(view, netuid)?, &rules(view, NetUid(netuid)))?;
+            let rules = rules(view, NetUid(netuid));
+            check_weights(weights, &by.hotkey(), &metagraph(view, netuid)?, &rules)?;
+            let version = view.get(&storage::CommitRevealWeightsVersion, ());
+            (rules, Block::from(view.block()), view.get(&storage::Now, ()), version)
+        };
+        if rules.commit_reveal {
+            let (epoch, beacon) = (self.epoch(netuid).await?, Self::beacon());
+            let round = reveal_round(&beacon, &rules, &epoch, (head, head_ms), self.slot)?;
+            let commitment = Commitment::of(&by.hotkey(), weights).encode();
+            let commit = beacon.seal(round, &commitment).map_err(|error| ChainError::Unsupported(error.to_string()))?;
+            let call = Call::commit_timelocked_mechanism_weights {
+                netuid: NetUid(netuid),
+                mecid: MechId(0),
+                commit: BoundedVec(commit),
+                reveal_round: round,
+                commit_reveal_version: version,
+            };
+            return Ok(Receipt { reveal_round: Some(round), ..self.submit(call, by).await? });
         }
         let call = Call::set_mechanism_weights {
             netuid: NetUid(netuid),

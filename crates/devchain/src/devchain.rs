@@ -12,7 +12,9 @@ use parking_lot::RwLock;
 use tokio::time::MissedTickBehavior;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Genesis, genesis::GenesisError, node::Node, rpc};
+use byteleap_chain::timelock::Beacon;
+
+use crate::{Genesis, dispatch::commit, genesis::GenesisError, node::Node, rpc};
 
 /// The port of a subtensor node.
 const DEFAULT_PORT: u16 = 9944;
@@ -123,6 +125,12 @@ impl DevChain {
     #[must_use]
     pub fn url(&self) -> Option<String> {
         self.local_addr().map(|address| format!("ws://{address}"))
+    }
+
+    /// The chain's own beacon, whose rounds reveal timelocked weights here.
+    #[must_use]
+    pub fn beacon() -> Beacon {
+        commit::beacon()
     }
 
     /// Makes the next block now, from everything that waits.

@@ -2,8 +2,11 @@
 //! writes only when nothing can fail any more, so that a refused call leaves no trace but its event.
 
 mod axon;
+pub(crate) mod commit;
 pub(crate) mod registration;
 mod weights;
+
+use weights::Vector;
 
 use crate::{
     extrinsic::Refusal,
@@ -33,10 +36,15 @@ pub(crate) fn dispatch(
 fn subtensor(state: &mut State, sender: AccountId32, call: Call) -> Result<Event, Error> {
     match call {
         Call::set_weights { netuid, dests, weights, version_key } => {
-            weights::set(state, sender, netuid, MechId(0), dests, weights, version_key)
+            let vector = Vector { uids: dests, values: weights, version_key };
+            weights::set(state, sender, netuid, MechId(0), &vector)
         }
         Call::set_mechanism_weights { netuid, mecid, dests, weights, version_key } => {
-            weights::set(state, sender, netuid, mecid, dests, weights, version_key)
+            let vector = Vector { uids: dests, values: weights, version_key };
+            weights::set(state, sender, netuid, mecid, &vector)
+        }
+        Call::commit_timelocked_mechanism_weights { netuid, mecid, commit, reveal_round, commit_reveal_version } => {
+            commit::commit(state, sender, netuid, mecid, commit, reveal_round, commit_reveal_version)
         }
         Call::serve_axon { netuid, version, ip, port, ip_type, protocol, placeholder1, placeholder2 } => {
             let block = u64::from(state.latest().block());
@@ -47,12 +55,23 @@ fn subtensor(state: &mut State, sender: AccountId32, call: Call) -> Result<Event
     }
 }
 
-/// The check before a call enters the pool. The chain foresees the failure of `serve_axon` here and answers with a number.
+/// The check before a call enters the pool. The chain foresees some failures here and answers with a number.
 pub(crate) fn validate(view: View<'_>, sender: AccountId32, call: &RuntimeCall) -> Result<(), Refusal> {
-    let &RuntimeCall::SubtensorModule(Call::serve_axon { netuid, ip, port, ip_type, .. }) = call else { return Ok(()) };
-    // The extrinsic can be in the next block at the earliest.
-    let now = u64::from(view.block()) + 1;
-    axon::check(view, sender, netuid, now, ip_type, ip, port).map_err(|error| Refusal::Custom(custom_number(error)))
+    match call {
+        &RuntimeCall::SubtensorModule(Call::serve_axon { netuid, ip, port, ip_type, .. }) => {
+            // The extrinsic can be in the next block at the earliest.
+            let now = u64::from(view.block()) + 1;
+            axon::check(view, sender, netuid, now, ip_type, ip, port)
+                .map_err(|error| Refusal::Custom(custom_number(error)))
+        }
+        RuntimeCall::SubtensorModule(Call::commit_timelocked_mechanism_weights { commit, reveal_round, .. }) => {
+            if !commit::is_bounded(commit) {
+                return Err(Refusal::BadFormat("the commit is longer than its bound".into()));
+            }
+            commit::validate(view, *reveal_round)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The number under which the pool reports an error of the pallet.

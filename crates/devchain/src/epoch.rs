@@ -2,9 +2,10 @@
 //! this chain reads it.
 
 use crate::{
+    dispatch::commit,
     state::{State, View},
     storage,
-    types::{NetUid, NetUidStorageIndex},
+    types::{NetUid, NetUidStorageIndex, RuntimeEvent},
 };
 
 /// Subnets whose epoch runs in one block at most; the others wait for the next.
@@ -15,6 +16,17 @@ const LONGEST_STEP_BLOCKS: u64 = 50_400;
 pub(crate) const VALIDATORS: usize = 64;
 /// Thousandths of a tempo without new weights after which a neuron is no longer active.
 const ACTIVITY_CUTOFF_MILLITEMPOS: u64 = 13_889;
+
+/// Opens the commits that are due in the block being built; what came of it. Goes before [`run_due`].
+pub(crate) fn reveal_due(state: &mut State) -> Vec<RuntimeEvent> {
+    let mut events = Vec::new();
+    for netuid in netuids(state.latest()) {
+        let view = state.latest();
+        let epoch = view.get(&storage::SubnetEpochIndex, netuid) + u64::from(is_due(view, netuid));
+        events.extend(commit::reveal_due(state, netuid, epoch));
+    }
+    events
+}
 
 /// Runs the epochs that are due in the block being built and counts the block for all other subnets.
 pub(crate) fn run_due(state: &mut State) {

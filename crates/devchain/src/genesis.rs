@@ -73,8 +73,10 @@ pub struct Hyperparameters {
     pub weights_rate_limit_blocks: u64,
     /// Blocks between two settings of an axon.
     pub serving_rate_limit_blocks: u64,
-    /// Whether weights must be committed first, which the development chain does not take: it refuses them in the clear.
+    /// Whether weights must be committed under a time lock; in the clear they are refused then.
     pub commit_reveal: bool,
+    /// Epochs between a commit and its reveal.
+    pub reveal_period_epochs: u64,
     /// The price of a uid, in rao.
     pub burn_rao: u64,
 }
@@ -91,6 +93,7 @@ impl Default for Hyperparameters {
             weights_rate_limit_blocks: 10,
             serving_rate_limit_blocks: 10,
             commit_reveal: false,
+            reveal_period_epochs: 1,
             burn_rao: 1_000_000,
         }
     }
@@ -194,6 +197,7 @@ impl Hyperparameters {
         state.put(&storage::WeightsSetRateLimit, netuid, self.weights_rate_limit_blocks);
         state.put(&storage::ServingRateLimit, netuid, self.serving_rate_limit_blocks);
         state.put(&storage::CommitRevealWeightsEnabled, netuid, self.commit_reveal);
+        state.put(&storage::RevealPeriodEpochs, netuid, self.reveal_period_epochs);
         state.put(&storage::Burn, netuid, TaoBalance(self.burn_rao));
     }
 }

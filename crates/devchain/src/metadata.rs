@@ -89,6 +89,7 @@ fn pallets(slot: Duration) -> Vec<PalletMetadata> {
             error: Some(PalletErrorMetadata { ty: meta_type::<pallet_subtensor::pallet::Error>() }),
             ..pallet("SubtensorModule", pallet_subtensor::pallet::INDEX)
         },
+        pallet("Drand", 26),
     ]
 }
 

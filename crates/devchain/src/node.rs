@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     block::{Block, Blocks},
-    dispatch, epoch,
+    dispatch::{self, commit},
+    epoch,
     extrinsic::{self, Extrinsic, Refusal},
     genesis::Genesis,
     metadata,
@@ -172,10 +173,13 @@ impl Node {
         self.state.put(&storage::Number, (), number);
         self.state.put(&storage::ParentHash, (), parent);
         self.state.put(&storage::Now, (), now_ms);
+        commit::store_pulses(&mut self.state, now_ms);
+        let revealed = epoch::reveal_due(&mut self.state);
         epoch::run_due(&mut self.state);
 
         let mut extrinsics = vec![extrinsic::set_time(now_ms)];
-        let mut events = vec![record(0, success())];
+        let at_start = |event| EventRecord { phase: Phase::Initialization, event, topics: Vec::new() };
+        let mut events: Vec<_> = revealed.into_iter().map(at_start).chain([record(0, success())]).collect();
         let mut included = Vec::new();
         for pending in self.pool.drain() {
             let nonce = self.latest().get(&storage::Account, pending.sender).nonce;

@@ -10,7 +10,7 @@ use scale_info::{MetaType, TypeInfo, meta_type};
 use sp_crypto_hashing::{blake2_128, twox_64, twox_128};
 
 use crate::types::{
-    AccountId32, AlphaBalance, H256, MechId, NetUid, NetUidStorageIndex, RuntimeEvent, TaoBalance,
+    AccountId32, AlphaBalance, BoundedVec, H256, MechId, NetUid, NetUidStorageIndex, RuntimeEvent, TaoBalance,
     frame_system::{AccountInfo, EventRecord},
     pallet_subtensor::pallet::AxonInfo,
 };
@@ -53,6 +53,10 @@ impl KeyPart for AccountId32 {}
 impl KeyPart for NetUid {}
 impl KeyPart for NetUidStorageIndex {}
 impl KeyPart for u16 {}
+impl KeyPart for u64 {}
+
+/// Sealed weights: who committed to them, in which block, the sealed bytes, the round that opens them.
+pub(crate) type Commit = (AccountId32, u64, BoundedVec, u64);
 
 /// A storage key: no part, one, or two.
 pub(crate) trait Key {
@@ -166,6 +170,9 @@ storage_table! {
         ParentHash: [] () => H256 = H256::default();
         Events: [] () => Vec<EventRecord<RuntimeEvent, H256>> = Vec::new();
     }
+    Drand {
+        LastStoredRound: [] () => u64 = 0;
+    }
     Timestamp {
         Now: [] () => u64 = 0;
     }
@@ -209,6 +216,7 @@ storage_table! {
         Active: [Identity] NetUid => Vec<bool> = Vec::new();
         ValidatorPermit: [Identity] NetUid => Vec<bool> = Vec::new();
         LastUpdate: [Identity] NetUidStorageIndex => Vec<u64> = Vec::new();
+        TimelockedWeightCommits: [Twox64Concat, Twox64Concat] (NetUidStorageIndex, u64) => Vec<Commit> = Vec::new();
         Weights: [Identity, Identity] (NetUidStorageIndex, u16) => Vec<(u16, u16)> = Vec::new();
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! [`TypeInfo`]: scale_info::TypeInfo
 
+pub(crate) mod bounded_collections;
 pub(crate) mod frame_support;
 pub(crate) mod frame_system;
 pub(crate) mod node_subtensor_runtime;
@@ -21,6 +22,7 @@ pub(crate) mod sp_weights;
 pub(crate) mod substrate_fixed;
 pub(crate) mod subtensor_runtime_common;
 
+pub(crate) use bounded_collections::bounded_vec::BoundedVec;
 pub(crate) use node_subtensor_runtime::{RuntimeCall, RuntimeError, RuntimeEvent};
 pub(crate) use primitive_types::H256;
 pub(crate) use sp_arithmetic::per_things::PerU16;

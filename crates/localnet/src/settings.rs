@@ -7,6 +7,7 @@ use std::{
 };
 
 use byteleap_chain::Hotkey;
+use byteleap_devchain::DevChain;
 use serde_json::{Value, json};
 
 use crate::keys::{HOTKEY_NAME, NETUID, VALIDATOR_STAKE_TAO};
@@ -46,7 +47,7 @@ impl World {
             "port": ports.service.port(),
             "axon": { "host": ports.service.ip() },
             "netuid": NETUID,
-            "subtensor": { "network": self.chain_url },
+            "subtensor": { "network": self.chain_url, "beacon": DevChain::beacon().to_string() },
             "metagraph": { "weight_update_tempo": 4, "sync_interval": 2 },
             "wallet": self.wallet("validator"),
             "logging": { "log_level": "DEBUG", "log_dir": folder.join("logs") },

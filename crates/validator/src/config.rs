@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use byteleap_chain::timelock::Beacon;
 use byteleap_daemon::admin;
 use byteleap_daemon::config::{Config, Error, Key, Problem, Source};
 use byteleap_daemon::logging;
@@ -40,6 +41,8 @@ pub const KEYS: &[Key] = &[
         .default("[]"),
     Key::text("subtensor.network", "chain: finney, test, local or a ws:// or wss:// URL").default("finney"),
     Key::boolean("subtensor.allow_insecure", "allow ws:// to another machine").default("false"),
+    Key::text("subtensor.beacon", "public key of the beacon that reveals timelocked weights; null: drand's quicknet")
+        .parsed::<Beacon>(),
     Key::integer("metagraph.weight_update_tempo", 0, i64::MAX, "blocks between submissions of weights; 0: never")
         .default("105"),
     Key::integer("metagraph.sync_interval", 1, DAY_S, "seconds between refreshes of the metagraph").default("60"),
@@ -158,6 +161,8 @@ pub struct Settings {
     pub network: String,
     /// Whether the chain may be spoken to in plain text across machines.
     pub allow_insecure: bool,
+    /// Whose rounds reveal timelocked weights.
+    pub beacon: Beacon,
     /// Pause between refreshes of the metagraph.
     pub sync_interval: Duration,
     /// Where the hotkey lies.
@@ -249,6 +254,7 @@ impl Settings {
                 netuid: config.get("netuid"),
                 network: config.get("subtensor.network"),
                 allow_insecure: config.get("subtensor.allow_insecure"),
+                beacon: config.parsed_optional("subtensor.beacon").unwrap_or(Beacon::QUICKNET),
                 sync_interval: config.seconds("metagraph.sync_interval"),
                 wallet: WalletLocation {
                     path: config.get("wallet.path"),

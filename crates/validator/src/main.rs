@@ -368,7 +368,7 @@ async fn show_explanation(settings: Settings, hotkey: Hotkey, json: bool) -> Res
 }
 
 fn chain(settings: &Settings) -> Result<Arc<dyn Chain>, Failure> {
-    Ok(Arc::new(Subtensor::new(&[&settings.network], settings.allow_insecure)?))
+    Ok(Arc::new(Subtensor::new(&[&settings.network], settings.allow_insecure)?.with_beacon(settings.beacon)))
 }
 
 fn wallet(settings: &Settings) -> Result<Wallet, Failure> {

@@ -128,6 +128,25 @@ pub(super) async fn epoch(at: &At, netuid: u16) -> Result<Epoch, Fault> {
     Ok(Epoch { index, last_block, pending_at: (pending_at > 0).then_some(pending_at), since_step })
 }
 
+/// What a timelocked commit is made for.
+pub(super) struct CommitState {
+    pub(super) epoch: Epoch,
+    /// Unix time of the block.
+    pub(super) now_ms: u64,
+    /// Version of the commit's form.
+    pub(super) version: u16,
+}
+
+/// Schedule, time and form for a commit.
+pub(super) async fn commit_state(at: &At, netuid: u16) -> Result<CommitState, Fault> {
+    let (epoch, now_ms, version) = try_join!(
+        epoch(at, netuid),
+        stored(at, dynamic::storage::<(), u64>("Timestamp", "Now"), ()),
+        stored(at, global("CommitRevealWeightsVersion"), ()),
+    )?;
+    Ok(CommitState { epoch, now_ms, version })
+}
+
 /// The uid of a hotkey.
 pub(super) async fn uid(at: &At, netuid: u16, hotkey: Hotkey) -> Result<Option<u16>, Fault> {
     stored_if_any(at, by_hotkey("Uids"), (netuid, AccountId32(hotkey.0))).await

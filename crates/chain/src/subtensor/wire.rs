@@ -152,6 +152,24 @@ impl SetMechanismWeights {
     }
 }
 
+/// Arguments of the call that commits to sealed weights.
+#[derive(EncodeAsType)]
+pub(super) struct CommitTimelocked {
+    netuid: u16,
+    mecid: u8,
+    commit: Vec<u8>,
+    reveal_round: u64,
+    commit_reveal_version: u16,
+}
+
+impl CommitTimelocked {
+    pub(super) const NAME: &str = "commit_timelocked_mechanism_weights";
+
+    pub(super) fn new(netuid: u16, commit: Vec<u8>, reveal_round: u64, commit_reveal_version: u16) -> Self {
+        Self { netuid, mecid: FIRST_MECHANISM, commit, reveal_round, commit_reveal_version }
+    }
+}
+
 /// Arguments of the older call, for runtimes without mechanisms.
 #[derive(EncodeAsType)]
 pub(super) struct SetWeights {

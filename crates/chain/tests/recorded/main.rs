@@ -2,5 +2,6 @@
 
 #![cfg(test)]
 
+mod schedule;
 mod wallet;
 mod weights;

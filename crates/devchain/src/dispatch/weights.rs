@@ -1,4 +1,4 @@
-//! Setting weights in the clear (chain spec 5.2).
+//! Setting weights, in the clear or revealed (chain spec 5.2).
 
 use std::collections::BTreeSet;
 
@@ -12,41 +12,76 @@ use crate::{
     },
 };
 
-/// Checks and stores the weights of `hotkey`, scaled so that the largest is 65,535.
+/// A weight vector as it is sent.
+pub(crate) struct Vector {
+    pub(crate) uids: Vec<u16>,
+    pub(crate) values: Vec<u16>,
+    pub(crate) version_key: u64,
+}
+
+/// Checks and stores the weights that `hotkey` sent in the clear.
 pub(super) fn set(
     state: &mut State,
     hotkey: AccountId32,
     netuid: NetUid,
     mechanism: MechId,
-    uids: Vec<u16>,
-    values: Vec<u16>,
-    version_key: u64,
+    vector: &Vector,
 ) -> Result<Event, Error> {
     let view = state.latest();
-    let uid = check(view, hotkey, netuid, mechanism, &uids, &values, version_key)?;
+    // Commit-reveal is on where nobody turned it off, hence also on a subnet that does not exist.
+    ensure(!view.get(&storage::CommitRevealWeightsEnabled, netuid), Error::CommitRevealEnabled)?;
     let now = u64::from(view.block());
-
-    // The only mechanism is the first, whose index is the netuid.
-    let index = NetUidStorageIndex::from(netuid);
-    let weights: Vec<(u16, u16)> = uids.into_iter().zip(scale_to_top(&values)).collect();
-    state.put(&storage::Weights, (index, uid), weights);
+    let uid = check(view, hotkey, netuid, mechanism, vector, Some(Error::SettingWeightsTooFast))?;
+    let index = store(state, netuid, uid, vector);
     state.mutate(&storage::LastUpdate, index, |blocks| blocks[usize::from(uid)] = now);
     Ok(Event::WeightsSet(index, uid))
 }
 
-/// The chain's checks in the chain's order; the sender's uid when all hold.
+/// Checks and stores the weights that `hotkey` committed to in time: the same rules, but no rate limit, and the last update
+/// stays that of the commit.
+pub(crate) fn reveal(
+    state: &mut State,
+    hotkey: AccountId32,
+    netuid: NetUid,
+    mechanism: MechId,
+    vector: &Vector,
+) -> Result<Event, Error> {
+    let uid = check(state.latest(), hotkey, netuid, mechanism, vector, None)?;
+    Ok(Event::TimelockedWeightsRevealed(store(state, netuid, uid, vector), hotkey))
+}
+
+/// Stores weights, scaled so that the largest is 65,535.
+fn store(state: &mut State, netuid: NetUid, uid: u16, vector: &Vector) -> NetUidStorageIndex {
+    // The only mechanism is the first, whose index is the netuid.
+    let index = NetUidStorageIndex::from(netuid);
+    let weights: Vec<(u16, u16)> = vector.uids.iter().copied().zip(scale_to_top(&vector.values)).collect();
+    state.put(&storage::Weights, (index, uid), weights);
+    index
+}
+
+/// Refuses with `error` what `uid` sends before the rate limit has passed.
+pub(super) fn check_rate(view: View<'_>, netuid: NetUid, uid: u16, error: Error) -> Result<(), Error> {
+    let last_update = view.get(&storage::LastUpdate, NetUidStorageIndex::from(netuid))[usize::from(uid)];
+    let elapsed = u64::from(view.block()) - last_update;
+    ensure(last_update == 0 || elapsed >= view.get(&storage::WeightsSetRateLimit, netuid), error)
+}
+
+/// Refuses a sender without the stake that weights take.
+pub(super) fn check_stake(view: View<'_>, netuid: NetUid, hotkey: AccountId32) -> Result<(), Error> {
+    let stake = view.get(&storage::TotalHotkeyAlpha, (hotkey, netuid)).0;
+    let is_owner = view.get(&storage::SubnetOwnerHotkey, netuid) == hotkey;
+    ensure(is_owner || stake >= view.get(&storage::StakeThreshold, ()), Error::NotEnoughStakeToSetWeights)
+}
+
+/// The chain's checks in the chain's order; the sender's uid when all hold. `too_fast` is the rate limit's error, if it counts.
 fn check(
     view: View<'_>,
     hotkey: AccountId32,
     netuid: NetUid,
     mechanism: MechId,
-    uids: &[u16],
-    values: &[u16],
-    version_key: u64,
+    Vector { uids, values, version_key }: &Vector,
+    too_fast: Option<Error>,
 ) -> Result<u16, Error> {
-    // Commit-reveal is on where nobody turned it off, hence also on a subnet that does not exist.
-    ensure(!view.get(&storage::CommitRevealWeightsEnabled, netuid), Error::CommitRevealEnabled)?;
-
     ensure(uids.len() == values.len(), Error::WeightVecNotEqualSize)?;
     ensure(view.get(&storage::NetworksAdded, netuid), Error::MechanismDoesNotExist)?;
     ensure(mechanism < view.get(&storage::MechanismCountCurrent, netuid), Error::MechanismDoesNotExist)?;
@@ -55,18 +90,13 @@ fn check(
 
     let uid = view.find(&storage::Uids, (netuid, hotkey)).ok_or(Error::HotKeyNotRegisteredInSubNet)?;
     let is_owner = view.get(&storage::SubnetOwnerHotkey, netuid) == hotkey;
-    let only_self = uids == [uid];
-
-    let stake = view.get(&storage::TotalHotkeyAlpha, (hotkey, netuid)).0;
-    ensure(is_owner || stake >= view.get(&storage::StakeThreshold, ()), Error::NotEnoughStakeToSetWeights)?;
+    let only_self = *uids == [uid];
+    check_stake(view, netuid, hotkey)?;
 
     let required_key = view.get(&storage::WeightsVersionKey, netuid);
-    ensure(required_key == 0 || version_key >= required_key, Error::IncorrectWeightVersionKey)?;
+    ensure(required_key == 0 || *version_key >= required_key, Error::IncorrectWeightVersionKey)?;
 
-    let last_update = view.get(&storage::LastUpdate, NetUidStorageIndex::from(netuid))[usize::from(uid)];
-    let elapsed = u64::from(view.block()) - last_update;
-    let rate_limit = view.get(&storage::WeightsSetRateLimit, netuid);
-    ensure(last_update == 0 || elapsed >= rate_limit, Error::SettingWeightsTooFast)?;
+    too_fast.map_or(Ok(()), |error| check_rate(view, netuid, uid, error))?;
 
     let permit = view.get(&storage::ValidatorPermit, netuid)[usize::from(uid)];
     ensure(only_self || is_owner || permit, Error::NeuronNoValidatorPermit)?;

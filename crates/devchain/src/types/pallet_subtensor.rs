@@ -4,7 +4,7 @@ pub(crate) mod pallet {
     use parity_scale_codec::{Decode, Encode};
     use scale_info::TypeInfo;
 
-    use crate::types::{AccountId32, DispatchError, MechId, ModuleError, NetUid, NetUidStorageIndex};
+    use crate::types::{AccountId32, BoundedVec, DispatchError, H256, MechId, ModuleError, NetUid, NetUidStorageIndex};
 
     /// The pallet's index in [`RuntimeCall`](crate::types::RuntimeCall) and its siblings.
     pub(crate) const INDEX: u8 = 7;
@@ -41,6 +41,14 @@ pub(crate) mod pallet {
         },
         #[codec(index = 7)]
         burned_register { netuid: NetUid, hotkey: AccountId32 },
+        #[codec(index = 118)]
+        commit_timelocked_mechanism_weights {
+            netuid: NetUid,
+            mecid: MechId,
+            commit: BoundedVec,
+            reveal_round: u64,
+            commit_reveal_version: u16,
+        },
         #[codec(index = 119)]
         set_mechanism_weights { netuid: NetUid, mecid: MechId, dests: Vec<u16>, weights: Vec<u16>, version_key: u64 },
     }
@@ -57,6 +65,12 @@ pub(crate) mod pallet {
         /// A neuron's address was stored.
         #[codec(index = 29)]
         AxonServed(NetUid, AccountId32),
+        /// A hotkey committed to sealed weights: their hash, and the round that opens them.
+        #[codec(index = 108)]
+        TimelockedWeightsCommitted(AccountId32, NetUidStorageIndex, H256, u64),
+        /// A hotkey's sealed weights were opened and stored.
+        #[codec(index = 109)]
+        TimelockedWeightsRevealed(NetUidStorageIndex, AccountId32),
     }
 
     /// The errors of pallet `SubtensorModule` that the development chain answers.
@@ -102,12 +116,20 @@ pub(crate) mod pallet {
         UidsLengthExceedUidsInSubNet,
         #[codec(index = 48)]
         NoNeuronIdAvailable,
+        #[codec(index = 52)]
+        CommitRevealDisabled,
         #[codec(index = 53)]
         CommitRevealEnabled,
         #[codec(index = 74)]
         MechanismDoesNotExist,
         #[codec(index = 76)]
         SubnetNotExists,
+        #[codec(index = 77)]
+        TooManyUnrevealedCommits,
+        #[codec(index = 81)]
+        CommittingWeightsTooFast,
+        #[codec(index = 90)]
+        IncorrectCommitRevealVersion,
     }
 
     impl From<Error> for DispatchError {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use byteleap_chain::{Chain, ChainError, Signer, Subtensor, Weights};
+use byteleap_chain::{Chain, ChainError, Keypair, Signer, Subtensor, Weights};
 use byteleap_devchain::{DevChain, Pace, genesis::Hyperparameters};
 
 use crate::world::{self, NETUID, TAO};
@@ -21,7 +21,10 @@ struct Network {
 impl Network {
     async fn start(hyperparameters: Hyperparameters, over_the_wire: bool) -> Self {
         let running = Arc::new(world::start(world::genesis(hyperparameters), Pace::Every(BLOCK_TIME)).await);
-        let client = || Subtensor::new(&[running.url().expect("it serves")], false).expect("a loopback URL");
+        let client = || {
+            let client = Subtensor::new(&[running.url().expect("it serves")], false).expect("a loopback URL");
+            client.with_beacon(DevChain::beacon())
+        };
         let chain: Arc<dyn Chain> = if over_the_wire { Arc::new(client()) } else { running.clone() };
         Self { chain, client: client(), _running: running }
     }
@@ -60,6 +63,16 @@ kept_by_both! {
     epochs_are_counted under byteleap_devchain::genesis::Hyperparameters { tempo_blocks: 3, ..crate::world::unhurried() };
     a_uid_is_found_by_its_hotkey under crate::world::unhurried();
     weights_land_and_are_read_back under crate::world::unhurried();
+    sealed_weights_are_revealed_with_their_epoch under
+        byteleap_devchain::genesis::Hyperparameters { commit_reveal: true, tempo_blocks: 40, ..crate::world::unhurried() };
+    sealed_weights_too_soon_tell_the_wait under
+        byteleap_devchain::genesis::Hyperparameters {
+            commit_reveal: true,
+            weights_rate_limit_blocks: 1000,
+            ..crate::world::unhurried()
+        };
+    sealed_weights_keep_the_same_rules under
+        byteleap_devchain::genesis::Hyperparameters { commit_reveal: true, ..crate::world::unhurried() };
     weights_are_set_again_and_again under crate::world::unhurried();
     an_axon_is_served_once under crate::world::unhurried();
     an_unknown_subnet_is_refused under crate::world::unhurried();
@@ -132,6 +145,40 @@ async fn weights_land_and_are_read_back(network: Network) {
     assert_eq!(network.client.weights(NETUID, 0).await.unwrap(), [(1, 21_845), (2, 65_535)]);
     let metagraph = network.chain.metagraph(NETUID).await.unwrap();
     assert_eq!(metagraph.neurons[0].last_update, receipt.block);
+}
+
+async fn sealed_weights_are_revealed_with_their_epoch(network: Network) {
+    network.chain.next_block(0).await.unwrap();
+    let vector = weights(&[(1, 1.0), (2, 3.0)], 0);
+    let receipt = network.chain.set_weights(NETUID, &vector, &world::validator()).await.unwrap();
+    assert!(receipt.reveal_round.is_some());
+    assert_eq!(network.client.weights(NETUID, 0).await.unwrap(), [], "nothing is read before the reveal");
+    let metagraph = network.chain.metagraph(NETUID).await.unwrap();
+    assert_eq!(metagraph.neurons[0].last_update, receipt.block, "the commit counts as the update");
+
+    // The commit's epoch ends within 40 blocks. The next one lasts 4 seconds, within which a round of 3 seconds is out.
+    let mut head = network.chain.head().await.unwrap();
+    while head.block < receipt.block + 80 && network.client.weights(NETUID, 0).await.unwrap().is_empty() {
+        head = network.chain.next_block(head.block).await.unwrap();
+    }
+    assert_eq!(network.client.weights(NETUID, 0).await.unwrap(), [(1, 21_845), (2, 65_535)]);
+    let metagraph = network.chain.metagraph(NETUID).await.unwrap();
+    assert_eq!(metagraph.neurons[0].last_update, receipt.block, "the reveal does not");
+}
+
+async fn sealed_weights_too_soon_tell_the_wait(network: Network) {
+    network.chain.next_block(0).await.unwrap();
+    let set = async || network.chain.set_weights(NETUID, &weights(&[(1, 1.0)], 0), &world::validator()).await;
+    set().await.unwrap();
+    assert!(matches!(set().await, Err(ChainError::TooSoon(900..=1001))));
+}
+
+async fn sealed_weights_keep_the_same_rules(network: Network) {
+    network.chain.next_block(0).await.unwrap();
+    let set = async |key: Keypair, pairs: &[_]| network.chain.set_weights(NETUID, &weights(pairs, 0), &key).await;
+    assert_eq!(set(world::stranger(), &[(1, 1.0)]).await, Err(ChainError::NotRegistered(NETUID)));
+    assert_eq!(set(world::miner(), &[(0, 1.0)]).await, Err(refused("NeuronNoValidatorPermit")));
+    assert_eq!(set(world::validator(), &[(1, 1.0), (3, 1.0)]).await, Err(refused("UidVecContainInvalidOne")));
 }
 
 async fn weights_are_set_again_and_again(network: Network) {

@@ -228,3 +228,68 @@ async fn a_full_subnet_gives_up_its_oldest_neuron_of_least_stake_and_all_that_wa
     let successor = Handmade::new(&world, set_weights(&[1], &[1], 0), world::stranger());
     assert_eq!(world.send(successor.bytes()).await, Outcome::Applied);
 }
+
+/// A commit of `sealed` for a round far ahead.
+fn commit(sealed: &[u8], round: u64, version: u16) -> Vec<u8> {
+    (7_u8, 118_u8, NETUID, 0_u8, sealed.to_vec(), round, version).encode()
+}
+
+const FAR_AHEAD: u64 = u64::MAX;
+const VERSION: u16 = 4;
+
+fn sealed_rules() -> Hyperparameters {
+    Hyperparameters { commit_reveal: true, ..world::unhurried() }
+}
+
+#[tokio::test]
+async fn weights_in_the_clear_and_sealed_ones_exclude_each_other() {
+    let outcome = first(sealed_rules(), world::validator(), set_weights(&[1], &[1], 0)).await;
+    assert_eq!(outcome, failed("CommitRevealEnabled"));
+    let outcome = first(world::unhurried(), world::validator(), commit(b"sealed", FAR_AHEAD, VERSION)).await;
+    assert_eq!(outcome, failed("CommitRevealDisabled"));
+}
+
+#[tokio::test]
+async fn a_commit_that_the_chain_would_not_store_is_refused() {
+    let hurried = Hyperparameters { weights_rate_limit_blocks: 9, ..sealed_rules() };
+    let sealed = |round, version| commit(b"sealed", round, version);
+    for (rules, sender, call, expected) in [
+        (sealed_rules(), world::validator(), sealed(FAR_AHEAD, 3), failed("IncorrectCommitRevealVersion")),
+        (sealed_rules(), world::stranger(), sealed(FAR_AHEAD, VERSION), failed("HotKeyNotRegisteredInSubNet")),
+        (hurried, world::validator(), sealed(FAR_AHEAD, VERSION), Outcome::Applied),
+    ] {
+        assert_eq!(first(rules, sender, call).await, expected);
+    }
+    let too_long = first(sealed_rules(), world::validator(), commit(&[0; 5001], FAR_AHEAD, VERSION)).await;
+    assert!(matches!(too_long, Outcome::Refused(..)), "{too_long:?}");
+}
+
+#[tokio::test]
+async fn commits_are_refused_until_the_rate_limit_has_passed() {
+    let world = World::under(Hyperparameters { weights_rate_limit_blocks: 2, ..sealed_rules() }).await;
+    let mut extrinsic = Handmade::new(&world, commit(b"sealed", FAR_AHEAD, VERSION), world::validator());
+    for (nonce, expected) in [(0, Outcome::Applied), (1, failed("CommittingWeightsTooFast")), (2, Outcome::Applied)] {
+        extrinsic.nonce = nonce;
+        assert_eq!(world.send(extrinsic.bytes()).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_round_that_is_out_is_refused_by_number() {
+    let world = World::under(sealed_rules()).await;
+    world.produce_blocks(1);
+    let extrinsic = Handmade::new(&world, commit(b"sealed", 1000, VERSION), world::validator());
+    assert_eq!(world.send(extrinsic.bytes()).await, refused("Custom error: 15"));
+}
+
+#[tokio::test]
+async fn ten_commits_of_a_hotkey_wait_in_an_epoch_and_no_more() {
+    let world = World::under(sealed_rules()).await;
+    let mut extrinsic = Handmade::new(&world, commit(b"sealed", FAR_AHEAD, VERSION), world::validator());
+    for nonce in 0..10 {
+        extrinsic.nonce = nonce;
+        assert_eq!(world.send(extrinsic.bytes()).await, Outcome::Applied);
+    }
+    extrinsic.nonce = 10;
+    assert_eq!(world.send(extrinsic.bytes()).await, failed("TooManyUnrevealedCommits"));
+}
