@@ -6,7 +6,7 @@
 //! The modules follow a challenge on its way. [`id`] and [`hotkey`] name the parties; [`challenge`] says what is to be
 //! computed; [`frame`] carries it between miner and worker over a WebSocket, [`worker_key`] proves which worker speaks
 //! there and [`join`] invites one; [`merkle`] commits to the result and opens rows of it, [`half`] holds a GPU's numbers
-//! and [`gpu_signature`] vouches for them; [`payload`] holds what miner and validator tell each other;
+//! that [`gpu_server`] computed and [`gpu_signature`] vouches for; [`payload`] holds what miner and validator tell each other;
 //! [`session`] seals these payloads and [`synapse`] carries the sealed package over signed HTTP. [`gateway`] is the wire
 //! beside it, on which a worker lets virtual machines. [`code`] lists what can go wrong, in numbers. [`lenient`] and
 //! [`canonical`] are the two ends of every text: tolerant in what is read, exact in what is written.
@@ -17,6 +17,7 @@ pub mod challenge;
 pub mod code;
 pub mod frame;
 pub mod gateway;
+pub mod gpu_server;
 pub mod gpu_signature;
 pub mod half;
 pub mod hotkey;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use byteleap_daemon::config::{Config, Key};
@@ -9,6 +10,7 @@ use byteleap_daemon::{admin, logging};
 use byteleap_protocol::id::WorkerId;
 use byteleap_protocol::join::CertificateFingerprint;
 
+use crate::gpu::vendor::Place;
 use crate::link::url::MinerUrl;
 
 /// Longest interval that a key accepts: a day.
@@ -40,12 +42,18 @@ pub const KEYS: &[Key] = &[
     Key::integer("default_task_timeout", 1, 3600, "how long a challenge may take that names no limit, s")
         .default("300"),
     Key::text("state_dir", "folder of identity and results; default: $STATE_DIRECTORY, else the folder of this file"),
-    Key::boolean("gpu.enable", "compute GPU challenges: not available in this version").default("false"),
-    Key::boolean("gpu.auto_start", "start the GPU compute server: of no effect in this version").default("true"),
-    Key::text("gpu.binary_path", "GPU compute server: of no effect in this version")
+    Key::boolean("gpu.enable", "compute GPU challenges").default("false"),
+    Key::text(
+        "gpu.engine",
+        "what computes them: vendor (the compute server) or software (the processor, for own networks)",
+    )
+    .parsed::<GpuEngineChoice>()
+    .default("vendor"),
+    Key::boolean("gpu.auto_start", "start the compute server where none answers").default("true"),
+    Key::text("gpu.binary_path", "the compute server, absolute or from here or a folder above the worker's program")
         .default("./bin/subnet-miner_static"),
-    Key::text("gpu.socket_path", "socket of the GPU compute server: of no effect in this version")
-        .default("/tmp/gpu_tensor.sock"),
+    Key::text("gpu.socket_path", "socket of the compute server").default("/tmp/gpu_tensor.sock"),
+    Key::integer("gpu.software_gpus", 1, 8, "how many GPUs the software engine plays").default("1"),
     Key::boolean("vmgw.enable", "rent out virtual machines: not available in this version").default("false"),
     Key::text("vmgw.socket_path", "accepted from former files and of no effect").default("/run/libvirt/libvirt-sock"),
     admin::listen_key("127.0.0.1:7797"),
@@ -55,6 +63,39 @@ pub const KEYS: &[Key] = &[
     logging::RETENTION,
     logging::FORMAT,
 ];
+
+/// What computes GPU challenges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuEngineChoice {
+    /// The vendor's compute server.
+    Vendor,
+    /// The processor.
+    Software,
+}
+
+impl FromStr for GpuEngineChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "vendor" => Ok(Self::Vendor),
+            "software" => Ok(Self::Software),
+            _ => Err("expected vendor or software".to_owned()),
+        }
+    }
+}
+
+/// How GPU challenges are computed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GpuEngineSettings {
+    /// By the vendor's compute server.
+    Vendor(Place),
+    /// By the processor, which plays so many GPUs.
+    Software {
+        /// How many.
+        gpus: usize,
+    },
+}
 
 fn short(name: &str) -> Result<(), String> {
     if name.len() <= NAME_MAX_BYTES { Ok(()) } else { Err(format!("at most {NAME_MAX_BYTES} bytes")) }
@@ -83,8 +124,8 @@ pub struct Settings {
     pub max_concurrent_tasks: usize,
     /// Time limit of a challenge that names none.
     pub default_task_timeout: Duration,
-    /// Whether the file asks for GPU challenges.
-    pub gpu_enable: bool,
+    /// How GPU challenges are computed; none if they are not.
+    pub gpu: Option<GpuEngineSettings>,
     /// Whether the file asks for virtual machines.
     pub vmgw_enable: bool,
     /// Folder of the identity.
@@ -108,13 +149,25 @@ impl Settings {
             heartbeat_interval: config.seconds("heartbeat_interval"),
             max_concurrent_tasks: config.get("max_concurrent_tasks"),
             default_task_timeout: config.seconds("default_task_timeout"),
-            gpu_enable: config.get("gpu.enable"),
+            gpu: config.get::<bool>("gpu.enable").then(|| GpuEngineSettings::read(config)),
             vmgw_enable: config.get("vmgw.enable"),
             state_dir: config
                 .get::<Option<PathBuf>>("state_dir")
                 .or(state_directory)
                 .unwrap_or_else(|| folder_of(config.file())),
             http_listen: config.parsed("http.listen"),
+        }
+    }
+}
+
+impl GpuEngineSettings {
+    fn read(config: &Config) -> Self {
+        match config.parsed("gpu.engine") {
+            GpuEngineChoice::Software => Self::Software { gpus: config.get("gpu.software_gpus") },
+            GpuEngineChoice::Vendor => Self::Vendor(Place {
+                socket: config.get("gpu.socket_path"),
+                binary: config.get::<bool>("gpu.auto_start").then(|| config.get("gpu.binary_path")),
+            }),
         }
     }
 }
@@ -174,7 +227,9 @@ logging:
         assert_eq!(settings.worker_name.as_deref(), Some("worker-01"));
         assert_eq!(settings.miner_url.to_string(), "ws://127.0.0.1:7799/");
         assert_eq!(settings.default_task_timeout, Duration::from_secs(300));
-        assert!(settings.gpu_enable && settings.vmgw_enable);
+        let (socket, binary) = ("/tmp/gpu_tensor.sock".into(), Some("./bin/subnet-miner_static".into()));
+        assert_eq!(settings.gpu, Some(GpuEngineSettings::Vendor(Place { socket, binary })));
+        assert!(settings.vmgw_enable);
         assert_eq!(settings.http_listen.port(), 7797);
     }
 

@@ -6,13 +6,15 @@
 //! The modules follow a challenge. [`config`] is the table of keys; [`service`] builds the parts and runs them;
 //! [`link`] is the connection to the miner: it brings an assignment to [`challenge::run`], which computes it and puts
 //! the commitment into the [`outbox`], from where the link sends it, again after a reconnect if need be; a proof request
-//! goes to [`challenge::prove`], which opens rows of what [`challenge::cache`] kept. [`host`] samples this machine for
-//! registrations and heartbeats. [`join`] takes up a miner's invitation, [`bench`] measures the machine.
+//! goes to [`challenge::prove`], which opens rows of what [`challenge::cache`] kept. [`gpu`] holds the engine that computes
+//! GPU challenges. [`host`] samples this machine for registrations and heartbeats. [`join`] takes up a miner's invitation,
+//! [`bench`] measures the machine.
 #![forbid(unsafe_code)]
 
 pub mod bench;
 pub mod challenge;
 pub mod config;
+pub mod gpu;
 pub mod host;
 pub mod join;
 pub mod link;

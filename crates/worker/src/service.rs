@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use byteleap_compute::engine::GpuEngine;
+use byteleap_compute::engine::software::SoftwareEngine;
 use byteleap_daemon::admin::{Admin, Pages, Readiness, Status, record_metrics};
 use byteleap_daemon::cli::Failure;
 use byteleap_daemon::clock::{Clock, SystemClock};
@@ -12,13 +14,15 @@ use byteleap_host::{coldkey, identity};
 use byteleap_protocol::id::WorkerId;
 use byteleap_protocol::worker_key::{WorkerKey, WorkerSecret};
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::challenge::cache::ResultCache;
 use crate::challenge::run::{Limits, Runner};
-use crate::config::Settings;
+use crate::config::{GpuEngineSettings, Settings};
+use crate::gpu::vendor::{self, VendorServer};
+use crate::gpu::{self, Gpus, Watcher};
 use crate::host;
-use crate::link::session::capabilities;
 use crate::link::{Identity, Link, LinkState, Timing, dial, key};
 use crate::outbox::Outbox;
 
@@ -58,7 +62,8 @@ pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<()
         max_concurrent_tasks: settings.max_concurrent_tasks,
         default_task_timeout: settings.default_task_timeout,
     };
-    let runner = Runner::new(limits, clock.clone(), cache.clone(), outbox.clone());
+    let (gpus, gpu_parts) = gpus(&settings, &clock).await?;
+    let runner = Runner::new(limits, clock.clone(), cache.clone(), gpus.clone(), outbox.clone());
     let (state, link_state) = watch::channel(LinkState::Away { reason: "not connected yet".to_owned() });
     let link = Link {
         identity: Identity {
@@ -77,13 +82,14 @@ pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<()
         ),
         runner: runner.clone(),
         cache,
+        gpus: gpus.clone(),
         outbox: outbox.clone(),
         system_info,
         clock: clock.clone(),
         state,
         gate: readiness.gate("miner", "not connected yet"),
     };
-    let status = status(worker_id, public_key, &settings, link_state, runner.clone(), outbox);
+    let status = status(worker_id, public_key, &settings, link_state, runner.clone(), gpus, outbox);
     let pages = Pages { readiness, metrics, status, routes: Default::default() };
 
     let tasks = Tasks::new();
@@ -91,7 +97,41 @@ pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<()
     tasks.service("host", |stop| sampler.run(stop));
     tasks.service("challenges", |stop| runner.run(stop));
     tasks.service("link", |stop| link.run(stop));
-    Ok(tasks.run(signals, DRAIN_DEADLINE).await?)
+    if let Some(watcher) = gpu_parts.watcher {
+        tasks.service("gpus", |stop| watcher.run(stop));
+    }
+    let ended = tasks.run(signals, DRAIN_DEADLINE).await;
+    if let Some(server) = gpu_parts.server {
+        server.stop().await;
+    }
+    Ok(ended?)
+}
+
+/// What belongs to the GPUs and runs beside them.
+#[derive(Default)]
+struct GpuParts {
+    watcher: Option<Watcher>,
+    /// Ended with the worker, if the worker started it.
+    server: Option<Arc<VendorServer>>,
+}
+
+/// The GPUs of the configured engine.
+async fn gpus(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<(Gpus, GpuParts), Failure> {
+    let (engine, server): (Arc<dyn GpuEngine>, _) = match &settings.gpu {
+        None => return Ok((Gpus::none(), GpuParts::default())),
+        Some(GpuEngineSettings::Software { gpus }) => {
+            let (state_dir, gpus) = (settings.state_dir.clone(), *gpus);
+            let signer = tokio::task::spawn_blocking(move || gpu::key::load_or_create(&state_dir)).await??;
+            (Arc::new(SoftwareEngine::new(signer, gpus)), None)
+        }
+        Some(GpuEngineSettings::Vendor(place)) => {
+            let server = VendorServer::new(place.clone(), vendor::Timing::default(), Handle::current());
+            let server = Arc::new(server);
+            (server.clone(), Some(server))
+        }
+    };
+    let (gpus, watcher) = Gpus::of(engine, clock.clone());
+    Ok((gpus, GpuParts { watcher: Some(watcher), server }))
 }
 
 /// Checks what surrounds the worker: its identity, and that a miner answers. All problems, for people.
@@ -124,9 +164,6 @@ async fn refuse_coldkeys(root: &Path) -> Result<(), String> {
 
 /// What a former file asks for and this version does not do.
 fn warn_of_what_is_missing(settings: &Settings) {
-    if settings.gpu_enable {
-        tracing::warn!("gpu.enable is set, but GPU challenges are not available in this version: CPU challenges only");
-    }
     if settings.vmgw_enable {
         tracing::warn!("vmgw.enable is set, but virtual machines are not available in this version");
     }
@@ -175,6 +212,7 @@ fn status(
     settings: &Settings,
     link: watch::Receiver<LinkState>,
     runner: Runner,
+    gpus: Gpus,
     outbox: Arc<Outbox>,
 ) -> Status {
     let miner_url = settings.miner_url.to_string();
@@ -193,7 +231,8 @@ fn status(
             "miner_url": miner_url,
             "miner_fingerprint": miner_fingerprint,
             "connection": connection,
-            "capabilities": capabilities(),
+            "capabilities": gpus.capabilities(),
+            "gpu": gpus.status(),
             "tasks": runner.held_tasks(),
             "unsent_results": outbox.len(),
         });

@@ -1,25 +1,35 @@
-//! Phase 2: opens the rows that a validator drew, out of the tree that was committed to.
+//! Phase 2: opens the rows that a validator drew, out of the tree that was committed to, and lets GPUs show their numbers.
 
 use std::time::Duration;
 
+use byteleap_compute::engine::EngineError;
+use byteleap_compute::gpu::row_hash::row_hash as gpu_row_hash;
 use byteleap_protocol::frame::{ProofAnswer, ProofQuery};
-use byteleap_protocol::id::{RowHash, Unit};
+use byteleap_protocol::half::Half;
+use byteleap_protocol::id::{GpuUuid, RowHash, Unit};
 use byteleap_protocol::merkle::{MerkleTree, NodeHash};
 use byteleap_protocol::payload::{ProofRequest, ProofResponse};
 
-use super::cache::ResultCache;
+use super::cache::{Kept, ResultCache};
+use crate::gpu::Gpus;
 
 /// Rows that one request may ask for: as JSON at most 5 MB, well below what a miner takes in one message. Validators draw
 /// some dozens.
 pub const MAX_ROWS: usize = 4096;
 
-/// Answers a proof request from the kept results. Takes some microseconds per row.
+/// Numbers that one request may ask GPUs for: as JSON some 12 MB, below what a miner takes in one message. Validators draw three
+/// rows of 34,406 numbers for each of eight GPUs at most.
+pub const MAX_NUMBERS: usize = 1_200_000;
+
+/// Answers a proof request from the kept results. Takes some milliseconds per unit for the tree, and as long as the GPUs take to show
+/// their numbers.
 ///
 /// Units that cannot be opened are left out, with the reason in `error`; the answer is a success if any unit could
-/// (worker-miner spec 2.10). `received_ts` is when the request came in, `completed_ts` yields when the answer was
-/// ready, both in ms since 1970.
+/// (worker-miner spec 2.10). A GPU that cannot show its numbers is there without them, so that the others count (5.7).
+/// `received_ts` is when the request came in, `completed_ts` yields when the answer was ready, both in ms since 1970.
 pub fn prove(
     cache: &ResultCache,
+    gpus: &Gpus,
     query: &ProofQuery,
     now: Duration,
     received_ts: i64,
@@ -32,10 +42,23 @@ pub fn prove(
     let Some(kept) = cache.get(query.validator_hotkey, &query.challenge_id, now) else {
         return ProofAnswer::failed("no result is kept for this validator and challenge");
     };
+    let asked = query.requests.iter().map(|request| numbers_asked(&kept, request)).sum::<usize>();
+    if asked > MAX_NUMBERS {
+        return ProofAnswer::failed(format!("{asked} numbers are asked for, at most {MAX_NUMBERS} are shown at once"));
+    }
     let mut proofs = Vec::new();
     let mut reasons = Vec::new();
     for request in &query.requests {
-        match open(&kept.tree, request) {
+        let opened = open(&kept, request).map(|mut proof| {
+            if let Unit::Gpu(gpu) = &request.uuid {
+                match show(&kept, gpus, gpu, request, &proof.row_hashes) {
+                    Ok(numbers) => proof.coordinate_values = numbers,
+                    Err(error) => reasons.push(format!("unit {gpu}: {error}")),
+                }
+            }
+            proof
+        });
+        match opened {
             Ok(proof) => proofs.push(proof),
             Err(reason) => reasons.push(format!("unit {}: {reason}", request.uuid)),
         }
@@ -47,28 +70,59 @@ pub fn prove(
     ProofAnswer { error, ..ProofAnswer::opened(proofs, received_ts, completed_ts()) }
 }
 
-/// Opens the rows of one unit, in the order in which they are asked for.
-fn open(tree: &MerkleTree, request: &ProofRequest) -> Result<ProofResponse, String> {
-    if request.uuid != Unit::Cpu {
-        return Err("no result is kept for it".to_owned());
+/// How many numbers a GPU has to show for this.
+fn numbers_asked(kept: &Kept, request: &ProofRequest) -> usize {
+    match (&request.uuid, &kept.gpu_challenge) {
+        (Unit::Gpu(_), Some(challenge)) => {
+            request.coordinates.len() + request.rows.len().saturating_mul(challenge.size.as_usize())
+        }
+        _ => 0,
     }
-    if request.rows.is_empty() {
+}
+
+/// Opens the rows of one unit, in the order in which they are asked for.
+fn open(kept: &Kept, request: &ProofRequest) -> Result<ProofResponse, String> {
+    let row_hashes = kept.row_hashes(&request.uuid).ok_or("no result is kept for it")?;
+    if request.rows.is_empty() && request.uuid == Unit::Cpu {
         return Err("the processor opens rows, and none is asked for".to_owned());
     }
-    let mut proof = ProofResponse {
-        uuid: Unit::Cpu,
-        row_hashes: Vec::with_capacity(request.rows.len()),
-        merkle_proofs: Vec::with_capacity(request.rows.len()),
-        coordinate_values: Vec::new(),
-    };
-    for row in &request.rows {
-        let opened = tree.open(*row as usize);
-        let out_of_range = || format!("row {row} is not below {}", tree.leaf_count());
-        let opening = opened.ok_or_else(out_of_range)?;
-        proof.row_hashes.push(row_hash(opening.leaf_hash));
-        proof.merkle_proofs.push(opening);
+    let size = row_hashes.len();
+    let within = |index: &u32| (*index as usize) < size;
+    if let Some(row) = request.rows.iter().find(|row| !within(row)) {
+        return Err(format!("row {row} is not below {size}"));
     }
-    Ok(proof)
+    if let Some((row, column)) = request.coordinates.iter().find(|(row, column)| !within(row) || !within(column)) {
+        return Err(format!("element {row}, {column} is not below {size}"));
+    }
+    let tree = MerkleTree::from_rows(row_hashes).ok_or("its result has no row")?;
+    let openings: Vec<_> = request.rows.iter().filter_map(|row| tree.open(*row as usize)).collect();
+    Ok(ProofResponse {
+        uuid: request.uuid.clone(),
+        row_hashes: openings.iter().map(|opening| row_hash(opening.leaf_hash)).collect(),
+        merkle_proofs: openings,
+        coordinate_values: Vec::new(),
+    })
+}
+
+/// Lets a GPU show the numbers that are asked for; those of rows must be the ones that it committed to.
+fn show(
+    kept: &Kept,
+    gpus: &Gpus,
+    gpu: &GpuUuid,
+    request: &ProofRequest,
+    row_hashes: &[RowHash],
+) -> Result<Vec<Half>, EngineError> {
+    if let Some(numbers) = kept.shown(gpu, request) {
+        return Ok(numbers);
+    }
+    let challenge = kept.gpu_challenge.as_ref().ok_or(EngineError::Gone)?;
+    let numbers = gpus.engine()?.open(challenge, gpu, &request.rows, &request.coordinates)?;
+    let rows = numbers.get(request.coordinates.len()..).unwrap_or_default().chunks_exact(challenge.size.as_usize());
+    if !rows.map(gpu_row_hash).eq(row_hashes.iter().copied()) {
+        return Err(EngineError::Gone);
+    }
+    kept.keep_shown(gpu.clone(), request.clone(), numbers.clone());
+    Ok(numbers)
 }
 
 fn row_hash(leaf: NodeHash) -> RowHash {
@@ -92,7 +146,8 @@ mod tests {
         let tree = MerkleTree::from_rows(&row_hashes).unwrap();
         let cache = ResultCache::default();
         let (validator, challenge_id) = (Hotkey([1; 32]), ChallengeId::new("c").unwrap());
-        let committed = Committed { validator, challenge_id, outcome: TaskOutcome::failed("unused"), row_hashes };
+        let (outcome, units) = (TaskOutcome::failed("unused"), vec![(Unit::Cpu, row_hashes)]);
+        let committed = Committed { validator, challenge_id, outcome, gpu_challenge: None, units };
         cache.insert(committed, Duration::ZERO).unwrap();
         (cache, tree)
     }
@@ -104,7 +159,7 @@ mod tests {
     fn answer(cache: &ResultCache, challenge: &str, requests: Vec<ProofRequest>) -> ProofAnswer {
         let challenge_id = ChallengeId::new(challenge).unwrap();
         let query = ProofQuery { validator_hotkey: Hotkey([1; 32]), challenge_id, requests };
-        prove(cache, &query, Duration::ZERO, 5, || 7)
+        prove(cache, &Gpus::none(), &query, Duration::ZERO, 5, || 7)
     }
 
     #[test]

@@ -8,22 +8,25 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use byteleap_compute::challenge::CpuChallenge;
 use byteleap_compute::cpu;
+use byteleap_compute::engine::{self, EngineError, GpuEngine};
+use byteleap_compute::gpu::GpuChallenge;
 use byteleap_daemon::clock::Clock;
 use byteleap_daemon::tasks::chain;
 use byteleap_protocol::challenge::{ChallengeData, ChallengeKind, TimeoutSeconds};
 use byteleap_protocol::frame::{ChallengeResult, TaskAssignment, TaskOutcome, TaskTimestamps};
 use byteleap_protocol::hotkey::Hotkey;
-use byteleap_protocol::id::{ChallengeId, RowHash};
-use byteleap_protocol::merkle::{MerkleTree, NodeHash};
+use byteleap_protocol::id::{ChallengeId, RowHash, Unit};
+use byteleap_protocol::merkle::MerkleTree;
 use byteleap_protocol::payload::Commitment;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::{Committed, ResultCache};
+use crate::gpu::Gpus;
 use crate::outbox::{Finished, Outbox};
 
 /// How long after its own limit a challenge may still be taken: validators sweep once per scheduling cycle (worker-miner
@@ -49,6 +52,7 @@ pub struct Runner {
     limits: Limits,
     clock: Arc<dyn Clock>,
     cache: ResultCache,
+    gpus: Gpus,
     outbox: Arc<Outbox>,
     held: Arc<Mutex<Held>>,
     count: watch::Sender<usize>,
@@ -74,8 +78,8 @@ enum Refusal {
     Stopping,
     #[error("unknown task type {0:?}")]
     UnknownKind(String),
-    #[error("GPU challenges are not available in this version of the worker")]
-    NoGpu,
+    #[error(transparent)]
+    NoGpu(#[from] EngineError),
     #[error("the assignment names no validator, so that nobody could ask for a proof")]
     NoValidator,
     #[error("the worker already holds {0} tasks (max_concurrent_tasks)")]
@@ -90,18 +94,91 @@ enum Refusal {
 struct Accepted {
     task_id: ChallengeId,
     validator: Hotkey,
-    challenge: CpuChallenge,
+    work: Work,
     time_limit: Duration,
     received_ts: i64,
     useful_until: Duration,
     is_cancelled: Arc<AtomicBool>,
 }
 
+/// What is to be computed, and by what.
+#[derive(Clone)]
+enum Work {
+    Cpu(CpuChallenge),
+    Gpu { challenge: GpuChallenge, engine: Arc<dyn GpuEngine>, gpus: Gpus },
+}
+
+/// Why nothing was computed.
+#[derive(Debug, thiserror::Error)]
+enum ComputeError {
+    #[error("the computation was cancelled")]
+    Cancelled,
+    #[error(transparent)]
+    Cpu(cpu::Error),
+    #[error(transparent)]
+    Gpu(EngineError),
+}
+
+/// A result: its commitments with the rows behind each, and how long it took.
+struct Computed {
+    units: Vec<engine::Committed>,
+    computation_time: Duration,
+}
+
+impl Work {
+    fn size(&self) -> u32 {
+        match self {
+            Self::Cpu(challenge) => challenge.size() as u32,
+            Self::Gpu { challenge, .. } => challenge.size.get(),
+        }
+    }
+
+    fn gpu_challenge(&self) -> Option<GpuChallenge> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Gpu { challenge, .. } => Some(challenge.clone()),
+        }
+    }
+
+    /// Computes until it is done or no longer wanted. Blocks.
+    fn compute(&self, is_cancelled: &AtomicBool) -> Result<Computed, ComputeError> {
+        match self {
+            Self::Cpu(challenge) => compute_on_cpu(challenge, is_cancelled),
+            Self::Gpu { challenge, engine, gpus } => {
+                gpus.submission_begins();
+                let started = Instant::now();
+                let units = engine.submit(challenge, is_cancelled).map_err(|error| match error {
+                    EngineError::Cancelled => ComputeError::Cancelled,
+                    error => ComputeError::Gpu(error),
+                })?;
+                Ok(Computed { units, computation_time: started.elapsed() })
+            }
+        }
+    }
+}
+
+fn compute_on_cpu(challenge: &CpuChallenge, is_cancelled: &AtomicBool) -> Result<Computed, ComputeError> {
+    let computed = cpu::compute(challenge, is_cancelled).map_err(|error| match error {
+        cpu::Error::Cancelled => ComputeError::Cancelled,
+        error => ComputeError::Cpu(error),
+    })?;
+    match MerkleTree::from_rows(&computed.row_hashes) {
+        Some(tree) => Ok(Computed {
+            units: vec![engine::Committed {
+                commitment: Commitment::cpu(tree.root()),
+                row_hashes: computed.row_hashes,
+            }],
+            computation_time: computed.product_time,
+        }),
+        None => unreachable!("a challenge has at least one row"),
+    }
+}
+
 impl Runner {
     /// A runner without tasks.
     #[must_use]
-    pub fn new(limits: Limits, clock: Arc<dyn Clock>, cache: ResultCache, outbox: Arc<Outbox>) -> Self {
-        Self { limits, clock, cache, outbox, held: Arc::default(), count: watch::Sender::new(0) }
+    pub fn new(limits: Limits, clock: Arc<dyn Clock>, cache: ResultCache, gpus: Gpus, outbox: Arc<Outbox>) -> Self {
+        Self { limits, clock, cache, gpus, outbox, held: Arc::default(), count: watch::Sender::new(0) }
     }
 
     /// Takes an assignment on, or puts its refusal into the outbox. Must be called on a runtime.
@@ -119,7 +196,7 @@ impl Runner {
         }
         match self.accept(assignment, useful_until) {
             Ok(accepted) => {
-                tracing::info!(challenge_id = %task_id, size = accepted.challenge.size(), "challenge accepted");
+                tracing::info!(challenge_id = %task_id, size = accepted.work.size(), "challenge accepted");
                 tokio::spawn(self.clone().carry_out(accepted));
             }
             Err(refusal) => self.refuse(task_id, &refusal.to_string(), useful_until),
@@ -174,20 +251,24 @@ impl Runner {
 
     /// Checks an assignment and holds it.
     fn accept(&self, assignment: TaskAssignment, useful_until: Duration) -> Result<Accepted, Refusal> {
-        let kind = match assignment.kind() {
-            Some(ChallengeKind::CpuMatrix) => ChallengeKind::CpuMatrix,
-            Some(ChallengeKind::GpuMatrix) => return Err(Refusal::NoGpu),
-            None => return Err(Refusal::UnknownKind(assignment.task_type)),
+        let kind = assignment.kind().ok_or_else(|| Refusal::UnknownKind(assignment.task_type.clone()))?;
+        let engine = match kind {
+            ChallengeKind::CpuMatrix => None,
+            ChallengeKind::GpuMatrix => Some(self.gpus.engine()?),
         };
         let validator = assignment.validator_hotkey.ok_or(Refusal::NoValidator)?;
         let data = ChallengeData::parse(kind, &assignment.data).map_err(|error| Refusal::Data(error.to_string()))?;
-        let challenge = CpuChallenge::new(&data.seed, data.matrix_size, data.iterations)
-            .map_err(|error| Refusal::Data(error.to_string()))?;
+        let work = match engine {
+            Some(engine) => Work::Gpu { challenge: GpuChallenge::from(&data), engine, gpus: self.gpus.clone() },
+            None => CpuChallenge::new(&data.seed, data.matrix_size, data.iterations)
+                .map(Work::Cpu)
+                .map_err(|error| Refusal::Data(error.to_string()))?,
+        };
         let is_cancelled = self.hold(assignment.task_id.clone(), kind)?;
         Ok(Accepted {
             task_id: assignment.task_id,
             validator,
-            challenge,
+            work,
             time_limit: self.time_limit(assignment.timeout),
             received_ts: self.clock.unix_ms(),
             useful_until,
@@ -235,20 +316,20 @@ impl Runner {
 
     /// Keeps a result for the proof, and says what the miner is told of it.
     async fn keep(&self, task: &Accepted, computed: Computed) -> TaskOutcome {
-        let Computed { row_hashes, root, computation_time_ms } = computed;
-        tracing::info!(challenge_id = %task.task_id, product_ms = computation_time_ms, %root, "challenge computed");
-        let result = ChallengeResult {
-            computation_time_ms,
-            matrix_size: task.challenge.size() as u32,
-            commitments: vec![Commitment::cpu(root)],
-        };
+        let Computed { units, computation_time } = computed;
+        let computation_time_ms = computation_time.as_secs_f64() * 1000.0;
+        let (commitments, units): (Vec<Commitment>, Vec<(Unit, Vec<RowHash>)>) =
+            units.into_iter().map(|unit| (unit.commitment.clone(), (unit.commitment.uuid, unit.row_hashes))).unzip();
+        tracing::info!(challenge_id = %task.task_id, computation_time_ms, units = units.len(), "challenge computed");
+        let result = ChallengeResult { computation_time_ms, matrix_size: task.work.size(), commitments };
         let timestamps = TaskTimestamps {
             worker_task_received_ts: task.received_ts,
             worker_task_completed_ts: self.clock.unix_ms(),
         };
         let outcome = TaskOutcome::completed(&result, timestamps);
         let (validator, challenge_id) = (task.validator, task.task_id.clone());
-        let committed = Committed { validator, challenge_id, outcome: outcome.clone(), row_hashes };
+        let gpu_challenge = task.work.gpu_challenge();
+        let committed = Committed { validator, challenge_id, outcome: outcome.clone(), gpu_challenge, units };
         let (cache, now) = (self.cache.clone(), self.clock.monotonic());
         match tokio::task::spawn_blocking(move || cache.insert(committed, now)).await {
             Ok(Ok(())) => {}
@@ -260,8 +341,8 @@ impl Runner {
 
     /// Computes on a blocking thread, within the task's time limit.
     async fn compute(&self, task: &Accepted) -> Result<Computed, String> {
-        let (challenge, is_cancelled) = (task.challenge, task.is_cancelled.clone());
-        let mut work = tokio::task::spawn_blocking(move || commit(&challenge, &is_cancelled));
+        let (work, is_cancelled) = (task.work.clone(), task.is_cancelled.clone());
+        let mut work = tokio::task::spawn_blocking(move || work.compute(&is_cancelled));
         let (ended, is_late) = tokio::select! {
             ended = &mut work => (ended, false),
             () = tokio::time::sleep(task.time_limit) => {
@@ -270,10 +351,10 @@ impl Runner {
             }
         };
         match ended {
-            Ok(Err(cpu::Error::Cancelled)) if is_late => {
+            Ok(Err(ComputeError::Cancelled)) if is_late => {
                 Err(format!("not computed within {} s", task.time_limit.as_secs()))
             }
-            Ok(Err(cpu::Error::Cancelled)) => Err(Refusal::Stopping.to_string()),
+            Ok(Err(ComputeError::Cancelled)) => Err(Refusal::Stopping.to_string()),
             Ok(Err(error)) => Err(error.to_string()),
             Ok(Ok(computed)) => Ok(computed),
             Err(panic) => {
@@ -289,25 +370,6 @@ impl Runner {
 
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The rows of a result, the root over them, and how long the product took.
-struct Computed {
-    row_hashes: Vec<RowHash>,
-    root: NodeHash,
-    computation_time_ms: f64,
-}
-
-fn commit(challenge: &CpuChallenge, is_cancelled: &AtomicBool) -> Result<Computed, cpu::Error> {
-    let computed = cpu::compute(challenge, is_cancelled)?;
-    match MerkleTree::from_rows(&computed.row_hashes) {
-        Some(tree) => Ok(Computed {
-            root: tree.root(),
-            row_hashes: computed.row_hashes,
-            computation_time_ms: computed.product_time.as_secs_f64() * 1000.0,
-        }),
-        None => unreachable!("a challenge has at least one row"),
     }
 }
 
@@ -332,7 +394,7 @@ mod tests {
             let (cache, outbox) = (ResultCache::default(), Arc::new(Outbox::default()));
             let limits = Limits { max_concurrent_tasks, default_task_timeout: Duration::from_secs(300) };
             let clock = Arc::new(SystemClock::new());
-            Self { runner: Runner::new(limits, clock, cache.clone(), outbox.clone()), cache, outbox }
+            Self { runner: Runner::new(limits, clock, cache.clone(), Gpus::none(), outbox.clone()), cache, outbox }
         }
 
         /// All results so far, after every task has ended.
@@ -379,7 +441,8 @@ mod tests {
         let published = "0d21c2f3f0b63dbcbdae90f5de76c2653d05ade71620891104d4fbce303a0201";
         assert_eq!(result.commitments, [Commitment::cpu(published.parse().unwrap())]);
         let kept = bench.cache.get(VALIDATOR, &ChallengeId::new("c").unwrap(), Duration::ZERO).unwrap();
-        assert_eq!(kept.tree.root().to_string(), published);
+        let tree = MerkleTree::from_rows(kept.row_hashes(&Unit::Cpu).unwrap()).unwrap();
+        assert_eq!(tree.root().to_string(), published);
         let timestamps = outcome.timestamps.unwrap();
         assert!(timestamps.worker_task_completed_ts >= timestamps.worker_task_received_ts);
     }
@@ -400,7 +463,7 @@ mod tests {
         let good = json!({"matrix_size": 8, "seed": "07"});
         let cases = [
             (assignment("c", "quantum", good.clone()), "unknown task type"),
-            (assignment("c", "gpu_matrix", good.clone()), "GPU"),
+            (assignment("c", "gpu_matrix", good.clone()), "gpu.enable"),
             (TaskAssignment { validator_hotkey: None, ..assignment("c", "cpu_matrix", good) }, "validator"),
             (assignment("c", "cpu_matrix", json!({})), "matrix_size"),
             (assignment("c", "cpu_matrix", json!({"matrix_size": 8, "seed": "0x07"})), "hexadecimal"),

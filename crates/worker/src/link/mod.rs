@@ -34,6 +34,7 @@ use self::session::{End, Session};
 use self::url::MinerUrl;
 use crate::challenge::cache::ResultCache;
 use crate::challenge::run::Runner;
+use crate::gpu::Gpus;
 use crate::outbox::Outbox;
 
 /// A connection that lived this long was a good one: the next attempts are paced from the start again.
@@ -125,6 +126,8 @@ pub struct Link {
     pub runner: Runner,
     /// Answers proof requests.
     pub cache: ResultCache,
+    /// Shows numbers of GPUs' results.
+    pub gpus: Gpus,
     /// Gives results.
     pub outbox: Arc<Outbox>,
     /// The latest sample of this machine.
@@ -200,8 +203,8 @@ impl Link {
             worker_id: self.identity.worker_id.clone(),
             worker_name: self.identity.worker_name.clone(),
             worker_version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: session::capabilities(),
-            system_info: self.system_info.borrow().clone(),
+            capabilities: self.gpus.capabilities(),
+            system_info: self.gpus.put_into(self.system_info.borrow().clone()),
             identity,
         };
         let registered = Session::register(self, dialled.socket, register).await;

@@ -9,15 +9,14 @@ use std::fmt;
 use std::time::Duration;
 
 use byteleap_daemon::failpoint;
-use byteleap_protocol::challenge::ChallengeKind;
 use byteleap_protocol::code::CloseCode;
 use byteleap_protocol::frame::{
     FrameError, MinerFrame, ProofAnswer, ProofQuery, Register, Registered, TaskResult, WorkerFrame, WorkerHeartbeat,
 };
-use byteleap_protocol::id::{ChallengeId, MessageId};
+use byteleap_protocol::id::{ChallengeId, MessageId, Unit};
 use byteleap_protocol::lenient;
 use futures_util::{SinkExt, StreamExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WebSocketError};
@@ -133,12 +132,6 @@ fn advice(code: u16, text: &str) -> &'static str {
     } else {
         ""
     }
-}
-
-/// What this worker computes.
-#[must_use]
-pub fn capabilities() -> Vec<String> {
-    vec![ChallengeKind::CpuMatrix.to_string()]
 }
 
 /// The answer to a proof request.
@@ -314,9 +307,9 @@ impl<'link> Session<'link> {
         }
     }
 
-    /// Opens rows on a blocking thread.
+    /// Opens rows, and lets GPUs show their numbers, on a blocking thread.
     fn prove(&mut self, message_id: MessageId, query: ProofQuery) {
-        let (cache, clock) = (self.link.cache.clone(), self.link.clock.clone());
+        let (cache, gpus, clock) = (self.link.cache.clone(), self.link.gpus.clone(), self.link.clock.clone());
         let received_ts = clock.unix_ms();
         let challenge_id = query.challenge_id.clone();
         tracing::info!(%challenge_id, "proof requested");
@@ -324,9 +317,14 @@ impl<'link> Session<'link> {
             return self.refuse_proof(message_id, format!("{PROOFS_AT_ONCE} proof requests are being answered"));
         }
         self.proofs.spawn_blocking(move || {
-            let answer = prove(&cache, &query, clock.monotonic(), received_ts, || clock.unix_ms());
+            let answer = prove(&cache, &gpus, &query, clock.monotonic(), received_ts, || clock.unix_ms());
             if let Some(reason) = &answer.error {
                 tracing::warn!(%challenge_id, reason, "proof incomplete");
+            }
+            for request in query.requests {
+                if let Unit::Gpu(gpu) = request.uuid {
+                    gpus.release_later(gpu);
+                }
             }
             metrics::counter!("worker_proofs_total", "success" => answer.success.to_string()).increment(1);
             Proof { challenge_id: Some(challenge_id), message_id, answer }
@@ -353,13 +351,13 @@ impl<'link> Session<'link> {
 
     async fn send_heartbeat(&mut self) -> Result<(), End> {
         let held = self.link.runner.held_count();
-        let no_gpu = json!({"gpu_available": false, "gpu_count": 0}).as_object().cloned();
+        let gpus = &self.link.gpus;
         let data = WorkerHeartbeat {
             status: Some(if held == 0 { "online" } else { "busy" }.to_owned()),
             active_tasks: Some(held as i64),
-            system_info: self.link.system_info.borrow().clone(),
-            gpu_info: no_gpu,
-            capabilities: Some(capabilities()),
+            system_info: gpus.put_into(self.link.system_info.borrow().clone()),
+            gpu_info: Some(gpus.summary()),
+            capabilities: Some(gpus.capabilities()),
         };
         self.send(&WorkerFrame::Heartbeat { data }).await
     }

@@ -9,6 +9,7 @@ use byteleap_protocol::id::WorkerId;
 use byteleap_protocol::worker_key::WorkerSecret;
 use byteleap_worker::challenge::cache::ResultCache;
 use byteleap_worker::challenge::run::{Limits, Runner};
+use byteleap_worker::gpu::Gpus;
 use byteleap_worker::link::{Identity, Link, LinkState, Timing};
 use byteleap_worker::outbox::Outbox;
 use serde_json::json;
@@ -40,10 +41,15 @@ pub(crate) fn calm() -> Timing {
 impl Bench {
     /// A worker on its way to the miner.
     pub(crate) fn start(miner: &Miner, timing: Timing) -> Self {
+        Self::with_gpus(miner, timing, Gpus::none())
+    }
+
+    /// A worker with GPUs on its way to the miner.
+    pub(crate) fn with_gpus(miner: &Miner, timing: Timing, gpus: Gpus) -> Self {
         let clock = Arc::new(SystemClock::new());
         let (cache, outbox) = (ResultCache::default(), Arc::new(Outbox::default()));
         let limits = Limits { max_concurrent_tasks: 2, default_task_timeout: Duration::from_secs(300) };
-        let runner = Runner::new(limits, clock.clone(), cache.clone(), outbox.clone());
+        let runner = Runner::new(limits, clock.clone(), cache.clone(), gpus.clone(), outbox.clone());
         let readiness = Readiness::new();
         let (state, link_state) = watch::channel(LinkState::Away { reason: "not connected yet".to_owned() });
         let system_info = json!({"cpu_count": 4, "memory_total": 1024}).as_object().cloned().unwrap();
@@ -59,6 +65,7 @@ impl Bench {
             timing,
             runner: runner.clone(),
             cache,
+            gpus,
             outbox,
             system_info: watch::channel(system_info).1,
             clock,
