@@ -2,9 +2,11 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bench;
+mod gpu_server;
 mod miner;
 
 mod challenge_round;
 mod connection;
+mod gpu;
 mod process;
 mod recorded;

@@ -110,6 +110,25 @@ impl Connection {
         self.send(MinerFrame::ProofRequest { message_id: MessageId::new(message_id).unwrap(), data }).await;
     }
 
+    /// Asks several units for the same rows and elements.
+    pub(crate) async fn ask_units(
+        &mut self,
+        message_id: &str,
+        challenge_id: &str,
+        units: &[Unit],
+        rows: &[u32],
+        coordinates: &[(u32, u32)],
+    ) {
+        let request =
+            |uuid: &Unit| ProofRequest { uuid: uuid.clone(), rows: rows.to_vec(), coordinates: coordinates.to_vec() };
+        let data = ProofQuery {
+            validator_hotkey: VALIDATOR,
+            challenge_id: ChallengeId::new(challenge_id).unwrap(),
+            requests: units.iter().map(request).collect(),
+        };
+        self.send(MinerFrame::ProofRequest { message_id: MessageId::new(message_id).unwrap(), data }).await;
+    }
+
     /// The worker's next frame.
     pub(crate) async fn frame(&mut self) -> WorkerFrame {
         loop {
