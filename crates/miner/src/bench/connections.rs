@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     process::Stdio,
     sync::{
         Arc,
@@ -30,12 +31,14 @@ use tokio::{
     sync::watch,
     time::Instant,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{self, Message, Utf8Bytes, protocol::WebSocketConfig},
 };
+use tokio_util::either::Either;
 
-use super::{latency::Latencies, miner::Started, process::Process};
+use super::{latency::Latencies, miner::Started, process::Process, tls};
 
 /// Bytes of one report, about what a host with two disks and a graphics card sends.
 const HEARTBEAT_BYTES: usize = 3 * 1024;
@@ -61,8 +64,11 @@ pub struct ConnectionsArgs {
     /// Seconds between two reports of one worker; 0 reports again as soon as the last report is answered.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
     period_s: u64,
-    /// A miner that runs already, as ws://HOST:PORT; its memory and processor time are then not measured.
+    /// Connect by wss:// instead of ws://.
     #[arg(long)]
+    tls: bool,
+    /// A miner that runs already, as ws://HOST:PORT or wss://HOST:PORT; its memory and processor time are then not measured.
+    #[arg(long, conflicts_with = "tls")]
     url: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
@@ -103,7 +109,7 @@ struct Shared {
 pub(super) async fn run(arguments: ConnectionsArgs) -> Result<(), Failure> {
     let own = match &arguments.url {
         Some(_) => None,
-        None => Some(Own::start(arguments.workers).await?),
+        None => Some(Own::start(arguments.workers, arguments.tls).await?),
     };
     let url = match (&arguments.url, &own) {
         (Some(url), _) => url.clone(),
@@ -122,10 +128,7 @@ pub(super) async fn run(arguments: ConnectionsArgs) -> Result<(), Failure> {
 }
 
 async fn measure(arguments: &ConnectionsArgs, url: &str, miner: Option<Process>) -> Result<Report, Failure> {
-    let address = url
-        .strip_prefix("ws://")
-        .map(|rest| rest.trim_end_matches('/').to_owned())
-        .ok_or_else(|| Failure::usage(format!("{url} is no ws://HOST:PORT")))?;
+    let target = Target::parse(url)?;
     let (end, ended) = watch::channel(false);
     let shared = Arc::new(Shared {
         latencies: Latencies::default(),
@@ -137,7 +140,7 @@ async fn measure(arguments: &ConnectionsArgs, url: &str, miner: Option<Process>)
     let rss = |process: Option<Process>| process.map(Process::rss_kb).transpose();
     let rss_idle_kb = rss(miner)?;
     let opened: Vec<_> = stream::iter(0..arguments.workers)
-        .map(|number| tokio::spawn(open(address.clone(), number)))
+        .map(|number| tokio::spawn(open(target.clone(), number)))
         .buffer_unordered(OPENING)
         .collect()
         .await;
@@ -189,22 +192,54 @@ async fn measure(arguments: &ConnectionsArgs, url: &str, miner: Option<Process>)
     })
 }
 
+/// Where the workers dial, and how.
+#[derive(Clone)]
+struct Target {
+    address: String,
+    tls: Option<TlsConnector>,
+}
+
+impl Target {
+    fn parse(url: &str) -> Result<Self, Failure> {
+        let (address, tls) = match (url.strip_prefix("ws://"), url.strip_prefix("wss://")) {
+            (Some(address), _) => (address, None),
+            (None, Some(address)) => (address, Some(tls::connector()?)),
+            (None, None) => return Err(Failure::usage(format!("{url} is no ws://HOST:PORT or wss://HOST:PORT"))),
+        };
+        Ok(Self { address: address.trim_end_matches('/').to_owned(), tls })
+    }
+
+    async fn dial(&self) -> io::Result<Either<TcpStream, TlsStream<TcpStream>>> {
+        let stream = TcpStream::connect(&self.address).await?;
+        stream.set_nodelay(true)?;
+        match &self.tls {
+            None => Ok(Either::Left(stream)),
+            Some(tls) => {
+                let name = ServerName::from(stream.peer_addr()?.ip());
+                Ok(Either::Right(tls.connect(name, stream).await?))
+            }
+        }
+    }
+}
+
 /// A miner of our own, as a process.
 struct Own {
     child: Child,
     process: Process,
     url: String,
+    state_dir: PathBuf,
 }
 
 impl Own {
     /// Starts it and waits until it serves.
-    async fn start(workers: u32) -> Result<Self, Failure> {
+    async fn start(workers: u32, tls: bool) -> Result<Self, Failure> {
         let state_dir = std::env::temp_dir().join(format!("byteleap-miner-bench-{}", std::process::id()));
         let settings = [
             "worker_management.host=127.0.0.1".to_owned(),
             "worker_management.port=0".to_owned(),
             format!("worker_management.max_workers={workers}"),
             "http.listen=127.0.0.1:0".to_owned(),
+            format!("worker_management.tls.mode={}", if tls { "required" } else { "off" }),
             format!("state_dir={}", state_dir.display()),
         ];
         let mut command = Command::new(std::env::current_exe()?);
@@ -215,25 +250,26 @@ impl Own {
         tokio::time::timeout(PATIENCE, BufReader::new(output).read_line(&mut line)).await??;
         let started: Started = serde_json::from_str(&line)?;
         let process = Process(child.id().ok_or_else(|| Failure::runtime("the miner has ended"))?);
-        Ok(Self { child, process, url: format!("ws://{}", started.workers) })
+        Ok(Self { child, process, state_dir, url: format!("{}://{}", if tls { "wss" } else { "ws" }, started.workers) })
     }
 
     /// Ends it with its standard input; one that does not end is killed with this process's end.
     async fn stop(mut self) {
         drop(self.child.stdin.take());
         let _ = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        // Of no use to anybody; a system cleans its folder of temporary files.
+        let _ = std::fs::remove_dir_all(&self.state_dir);
     }
 }
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Either<TcpStream, TlsStream<TcpStream>>>;
 
 /// Connects one worker and waits until it is registered.
-async fn open(address: String, number: u32) -> Result<Socket, String> {
+async fn open(target: Target, number: u32) -> Result<Socket, String> {
     let opening = async {
-        let stream = TcpStream::connect(&address).await.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        let stream = target.dial().await.map_err(|error| error.to_string())?;
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES).write_buffer_size(0);
-        let (mut socket, _) = client_async_with_config(format!("ws://{address}/ws"), stream, Some(config))
+        let (mut socket, _) = client_async_with_config(format!("ws://{}/ws", target.address), stream, Some(config))
             .await
             .map_err(|error| error.to_string())?;
         let register = WorkerFrame::Register(Register {

@@ -2,12 +2,14 @@
 //!
 //! The miner that is measured is a process of its own, as it would be in service, so that its memory and its processor
 //! time are its own and neither process meets the limit of open files with both ends of every connection. [`miner`] is
-//! that process, [`process`] watches it from outside, [`connections`] plays the workers, [`latency`] counts their waiting.
+//! that process, [`process`] watches it from outside, [`connections`] plays the workers
+//! (over [`tls`] if asked to), [`latency`] counts their waiting.
 
 mod connections;
 mod latency;
 mod miner;
 mod process;
+mod tls;
 
 use byteleap_daemon::cli::Failure;
 use clap::Subcommand;

@@ -209,7 +209,9 @@ impl<S: Stream> Session<'_, S> {
         let pulse = self.desk.pulse;
         let mut pings = tokio::time::interval_at(Instant::now() + pulse.ping_interval, pulse.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last_heard = Instant::now();
+        // Both outlive an iteration: making them anew for each message of ten thousand workers would show.
+        let mut stopped = std::pin::pin!(stop.cancelled());
+        let mut silence = std::pin::pin!(tokio::time::sleep(pulse.silence_timeout));
         let mut step = self.send(&MinerFrame::RegistrationAck { data: Registered::default() }).await;
         loop {
             if let Err(end) = step {
@@ -217,15 +219,15 @@ impl<S: Stream> Session<'_, S> {
             }
             step = tokio::select! {
                 message = self.socket.next() => {
-                    last_heard = Instant::now();
+                    silence.as_mut().reset(Instant::now() + pulse.silence_timeout);
                     self.take(message).await
                 }
                 Some(frame) = frames.recv() => self.send(&frame).await,
                 answer = outcome(&mut self.token) => self.answer_token(answer).await,
                 code = &mut asked_to_close => Err(End::Close(code.unwrap_or(CloseCode::GoingAway))),
-                () = stop.cancelled() => Err(End::Close(CloseCode::Normal)),
+                () = &mut stopped => Err(End::Close(CloseCode::Normal)),
                 _ = pings.tick() => write(self.socket, Message::Ping(Bytes::new())).await,
-                () = tokio::time::sleep_until(last_heard + pulse.silence_timeout) => Err(End::Close(CloseCode::Internal)),
+                () = &mut silence => Err(End::Close(CloseCode::Internal)),
             };
         }
     }

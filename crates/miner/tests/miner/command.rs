@@ -56,12 +56,15 @@ async fn a_miner_that_does_not_run_is_said_so() {
 }
 
 #[tokio::test]
-async fn the_bench_measures_a_miner_of_its_own_and_loses_nobody() {
-    let output = run(&["bench", "connections", "--workers", "20", "--seconds", "1", "--period-s", "0", "--json"]).await;
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
-    assert_eq!((&report["workers"], &report["dropped"]), (&20.into(), &0.into()));
-    for name in ["heartbeats_per_s", "p50_ms", "p99_ms", "rss_mb", "rss_kb_per_worker"] {
-        assert!(report[name].as_f64().is_some_and(|figure| figure > 0.0), "{name}: {report}");
+async fn the_bench_measures_a_miner_of_its_own_over_either_link_and_loses_nobody() {
+    const BENCH: [&str; 9] = ["bench", "connections", "--workers", "20", "--seconds", "1", "--period-s", "0", "--json"];
+    for more in [&[][..], &["--tls"]] {
+        let output = run(&[&BENCH[..], more].concat()).await;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        assert_eq!((&report["workers"], &report["dropped"]), (&20.into(), &0.into()));
+        for name in ["heartbeats_per_s", "p50_ms", "p99_ms", "rss_mb", "rss_kb_per_worker"] {
+            assert!(report[name].as_f64().is_some_and(|figure| figure > 0.0), "{name}: {report}");
+        }
     }
 }
