@@ -5,7 +5,8 @@
 //!
 //! The modules follow the life of a process: [`cli`] parses the command line, [`config`] reads the table of keys,
 //! [`logging`] opens the log, [`tasks`] runs named tasks until a signal drains them, [`admin`] answers `/livez`,
-//! `/readyz`, `/metrics` and `/status` meanwhile, and both tell systemd (`notify`). [`clock`] is the time they all share,
+//! `/readyz`, `/metrics` and `/status` meanwhile, and both tell systemd (`notify`). [`drain`] takes a daemon
+//! out of work without losing any, [`view`] prints what it says of itself. [`clock`] is the time they all share,
 //! a parameter so that tests hold it. What must outlive the process goes into a [`journal`] or a [`file`](mod@file), and
 //! [`failpoint`] lets tests see that it does.
 
@@ -15,9 +16,11 @@ pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod drain;
 pub mod failpoint;
 pub mod file;
 pub mod journal;
 pub mod logging;
 mod notify;
 pub mod tasks;
+pub mod view;

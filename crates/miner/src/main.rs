@@ -15,8 +15,10 @@ use byteleap_daemon::{
     cli::{self, CommonArgs, CommonCommand, Failure},
     clock::{Clock, SystemClock},
     config::{Config, example},
+    drain::{self, DrainArgs},
     failpoint, logging,
     tasks::{self, Signals, Tasks},
+    view::{self, ViewArgs},
 };
 use byteleap_host::service::{Daemon, ServiceCommand};
 use byteleap_miner::{
@@ -30,6 +32,7 @@ use byteleap_miner::{
 };
 use byteleap_protocol::{hotkey::Signer, id::WorkerId, worker_key::WorkerKey};
 use clap::{ArgGroup, Args, Parser, Subcommand};
+use serde_json::Value;
 use tokio::net::TcpListener;
 
 /// Name of the log file in `logging.log_dir`.
@@ -66,7 +69,9 @@ enum Command {
     #[command(subcommand)]
     Workers(WorkersCommand),
     /// Show the state of the running miner.
-    Status,
+    Status(ViewArgs),
+    /// Take no new challenges, finish those under way, and say when it is safe to stop the miner.
+    Drain(DrainArgs),
     /// Measure how many workers this machine's miner carries.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -85,8 +90,10 @@ enum WorkersCommand {
     /// List the workers that are connected.
     List {
         /// List the enrolled keys and their workers instead, connected or not.
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["json", "watch"])]
         enrolled: bool,
+        #[command(flatten)]
+        view: ViewArgs,
     },
     /// Enrol a worker: by its key, or by a one-time token for `byteleap-worker join`.
     #[command(group(ArgGroup::new("what").required(true).args(["key", "token"])))]
@@ -139,7 +146,8 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
             SERVICE.execute(&command, &example(KEYS)).map_err(|error| Failure::with_code(error.code(), error))
         }
         Command::Workers(command) => workers(&configured()?.1, command),
-        Command::Status => show(configured()?.1.admin, Status::page),
+        Command::Status(view) => cli::block_on(show(configured()?.1.admin, view, |json| json, Status::page)),
+        Command::Drain(arguments) => cli::block_on(drain::run(configured()?.1.admin, arguments)),
         Command::Bench(command) => cli::block_on(bench::run(command)),
     }
 }
@@ -219,8 +227,11 @@ fn wallet(settings: &Settings) -> Result<Wallet, Failure> {
 fn workers(settings: &Settings, command: WorkersCommand) -> Result<(), Failure> {
     let now_ms = SystemClock::new().unix_ms();
     let text = match command {
-        WorkersCommand::List { enrolled: false } => return show(settings.admin, Status::workers_table),
-        WorkersCommand::List { enrolled: true } => enroll::enrolled(settings)?,
+        WorkersCommand::List { enrolled: false, view } => {
+            let workers = |mut status: Value| status["workers"].take();
+            return cli::block_on(show(settings.admin, view, workers, Status::workers_table));
+        }
+        WorkersCommand::List { enrolled: true, .. } => enroll::enrolled(settings)?,
         WorkersCommand::Enroll { key: Some(key), worker_id, .. } => {
             enroll::enroll(settings, key, worker_id.as_ref(), now_ms)?;
             format!("enrolled {key}\n")
@@ -234,9 +245,12 @@ fn workers(settings: &Settings, command: WorkersCommand) -> Result<(), Failure> 
 }
 
 /// Asks the running miner for its status and prints a view of it.
-fn show(address: SocketAddr, view: fn(&Status, i64) -> String) -> Result<(), Failure> {
-    cli::block_on(async move {
-        let status: Status = serde_json::from_value(admin::get(address, "/status").await?)?;
-        Ok(io::stdout().write_all(view(&status, SystemClock::new().unix_ms()).as_bytes())?)
-    })
+async fn show(
+    address: SocketAddr,
+    arguments: ViewArgs,
+    json: fn(Value) -> Value,
+    page: fn(&Status, i64) -> String,
+) -> Result<(), Failure> {
+    let page = |status| Ok(page(&serde_json::from_value(status)?, SystemClock::new().unix_ms()));
+    view::show(address, arguments, json, page).await
 }

@@ -6,6 +6,7 @@ use byteleap_chain::{Chain, ChainError};
 use byteleap_daemon::{
     admin::{Admin, BindError, Pages, Readiness, Status as StatusPage},
     clock::Clock,
+    drain::{self, Drain},
     tasks::Tasks,
 };
 use byteleap_protocol::hotkey::{Hotkey, Signer};
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Settings,
-    relay::{flow::Relay, heartbeat::Heartbeat, logbook::Logbook, poll::Poll, token},
+    relay::{flow::Relay, heartbeat::Heartbeat, hops::Record, logbook::Logbook, poll::Poll, token},
     status::Status,
     validators::{Blacklist, Validators},
     workers::{
@@ -131,8 +132,13 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     validators.refresh().await?;
 
     let (tokens, token_requests) = mpsc::channel(TOKEN_REQUESTS);
-    let relay = Relay { logbook: Logbook::open(&settings.state_dir, own).await, clock: Arc::clone(&clock) };
-    let poll = Poll::new(validators.clone(), registry.clone(), relay, settings.task_poll_interval);
+    let (drain, record) = (Drain::default(), Record::default());
+    let relay = Relay {
+        logbook: Logbook::open(&settings.state_dir, own).await,
+        record: record.clone(),
+        clock: Arc::clone(&clock),
+    };
+    let poll = Poll::new(validators.clone(), registry.clone(), relay, settings.task_poll_interval, drain.clone());
     poll.resume().await;
     let heartbeat = Heartbeat::new(validators.clone(), registry.clone(), clock, own);
     let workers_stop = CancellationToken::new();
@@ -155,6 +161,8 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     tasks.service("validators", |stop| endless(validators.clone().keep_fresh(settings.sync_interval, stop)));
     tasks.service("heartbeat", |stop| endless(heartbeat.run(settings.heartbeat_interval, stop)));
     tasks.service("tokens", |stop| endless(token::run(validators.clone(), token_requests, stop)));
+    let watched = poll.clone();
+    let routes = drain::routes(&drain, move || watched.under_way());
     // Workers stay connected until the challenges under way have ended; the guard sees to it on every path.
     let workers_stop = workers_stop.drop_guard();
     tasks.service("challenges", |stop| {
@@ -172,10 +180,10 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     });
     let addresses = Addresses { workers, admin: admin.address() };
     let status = StatusPage::new(move || {
-        let status = Status::collect(own, uid, workers, fingerprint, &registry, &validators);
+        let status = Status::collect(own, uid, workers, fingerprint, &registry, &validators, &record, drain.is_on());
         async move { serde_json::json!(status) }
     });
-    let pages = Pages { readiness: Readiness::new(), metrics, status, routes: axum::Router::new() };
+    let pages = Pages { readiness: Readiness::new(), metrics, status, routes };
     tasks.service("admin", |stop| admin.serve(pages, stop));
     tracing::info!(hotkey = %own, uid, netuid = settings.netuid, listen = %workers, "miner started");
     if let Some(fingerprint) = fingerprint {

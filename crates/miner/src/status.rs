@@ -3,14 +3,19 @@
 
 use std::{fmt::Write as _, net::SocketAddr};
 
+use byteleap_daemon::view::table;
+
 use byteleap_protocol::{
+    frame::HostData,
     hotkey::Hotkey,
     id::{ChallengeId, WorkerId},
     join::CertificateFingerprint,
+    payload::SystemInfo,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    relay::hops::Record,
     validators::Validators,
     workers::{door::Standing, registry::Registry},
 };
@@ -27,11 +32,16 @@ pub struct Status {
     /// The certificate of that port, for `miner_fingerprint` in a worker's configuration; none without TLS.
     #[serde(default)]
     pub fingerprint: Option<CertificateFingerprint>,
+    /// Whether it takes no new challenges: see `byteleap-miner drain`.
+    #[serde(default)]
+    pub draining: bool,
     /// The workers that are connected.
     pub workers: Vec<WorkerStatus>,
     /// The validators in use.
     pub validators: Vec<ValidatorStatus>,
 }
+
+pub use crate::relay::hops::{Hops, LastChallenge};
 
 /// A worker in [`Status`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +58,15 @@ pub struct WorkerStatus {
     pub is_tls: bool,
     /// The challenges that it takes.
     pub capabilities: Vec<String>,
+    /// Its processors, memory and graphics cards, in a few words.
+    #[serde(default)]
+    pub host: String,
+    /// Its last challenge, and how long each hop took; none since the start of the miner.
+    #[serde(default)]
+    pub last_challenge: Option<LastChallenge>,
+    /// Why it has no work; none while it works.
+    #[serde(default)]
+    pub idle_because: Option<String>,
     /// The challenge that it works on; none when idle.
     pub task: Option<ChallengeId>,
     /// When its connection registered, in milliseconds since 1970.
@@ -63,6 +82,9 @@ pub struct ValidatorStatus {
     pub hotkey: Hotkey,
     /// Where it is called.
     pub address: SocketAddr,
+    /// What came of asking it for challenges last.
+    #[serde(default)]
+    pub last_poll: Option<String>,
 }
 
 impl WorkerStatus {
@@ -78,6 +100,7 @@ impl WorkerStatus {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "one for each part of the miner that has something to show")]
 impl Status {
     pub(crate) fn collect(
         hotkey: Hotkey,
@@ -86,8 +109,28 @@ impl Status {
         fingerprint: Option<CertificateFingerprint>,
         registry: &Registry,
         validators: &Validators,
+        record: &Record,
+        draining: bool,
     ) -> Self {
+        let validators = validators.current();
+        let mut last_challenges = record.all();
         let workers = registry.snapshot().into_iter().map(|worker| WorkerStatus {
+            idle_because: worker.task.is_none().then(|| {
+                let reason = if draining {
+                    "this miner takes no new challenges: byteleap-miner drain --cancel ends that"
+                } else if validators.is_empty() {
+                    "no validator is in use: see metagraph.validator_min_stake_tao and validator_whitelist"
+                } else if worker.last_heartbeat_at_ms.is_none() {
+                    "the worker has sent no heartbeat yet"
+                } else if worker.capabilities.is_empty() {
+                    "the worker offers nothing: it drains, or has no unit that can compute"
+                } else {
+                    "no validator has handed one out: see VALIDATOR"
+                };
+                reason.to_owned()
+            }),
+            host: host(&worker.system_info),
+            last_challenge: last_challenges.remove(&worker.worker_id),
             worker_id: worker.worker_id,
             name: worker.name,
             version: worker.version,
@@ -98,11 +141,12 @@ impl Status {
             connected_at_ms: worker.connected_at_ms,
             last_heartbeat_at_ms: worker.last_heartbeat_at_ms,
         });
-        let validators = validators.current().into_iter().map(|validator| {
+        let workers: Vec<_> = workers.collect();
+        let validators = validators.iter().map(|validator| {
             let axon = validator.axon();
-            ValidatorStatus { hotkey: axon.hotkey, address: axon.address }
+            ValidatorStatus { hotkey: axon.hotkey, address: axon.address, last_poll: validator.last_poll() }
         });
-        Self { hotkey, uid, listen, fingerprint, workers: workers.collect(), validators: validators.collect() }
+        Self { hotkey, uid, listen, fingerprint, draining, workers, validators: validators.collect() }
     }
 
     /// The whole status for people.
@@ -112,6 +156,9 @@ impl Status {
         if let Some(fingerprint) = self.fingerprint {
             let _ = writeln!(page, "tls      {fingerprint}");
         }
+        if self.draining {
+            page.push_str("drain    on: no new challenges are taken\n");
+        }
         let unproved = self.workers.iter().filter(|worker| !matches!(worker.standing, Standing::Enrolled(_))).count();
         if unproved > 0 {
             let _ = writeln!(page, "\n{unproved} of {} workers are not authenticated: see LINK", self.workers.len());
@@ -119,10 +166,34 @@ impl Status {
         page.push('\n');
         page.push_str(&self.workers_table(now_ms));
         page.push('\n');
-        let rows =
-            self.validators.iter().map(|validator| [validator.hotkey.to_string(), validator.address.to_string()]);
-        page.push_str(&table(["VALIDATOR", "ADDRESS"], rows.collect()));
+        page.push_str(&self.challenges_table(now_ms));
+        page.push('\n');
+        let rows = self.validators.iter().map(|validator| {
+            let asked = validator.last_poll.clone().unwrap_or_else(|| "not asked yet".to_owned());
+            [validator.hotkey.to_string(), validator.address.to_string(), asked]
+        });
+        page.push_str(&table(["VALIDATOR", "ADDRESS", "LAST ASKED"], rows.collect()));
         page
+    }
+
+    /// Each worker's machine, last challenge and why it has no work, for people.
+    fn challenges_table(&self, now_ms: i64) -> String {
+        let rows = self.workers.iter().map(|worker| {
+            let last = worker.last_challenge.as_ref();
+            let hops = last
+                .map(|last| last.hops.named().map(|(hop, ms)| format!("{hop} {ms}")).collect::<Vec<_>>().join(", "));
+            [
+                worker.worker_id.to_string(),
+                worker.host.clone(),
+                last.map_or_else(String::new, |last| {
+                    let end = last.end.as_deref().unwrap_or("under way");
+                    format!("{} {} s ago: {end}", last.challenge_id, (now_ms - last.received_at_ms) / 1000)
+                }),
+                hops.unwrap_or_default(),
+                worker.idle_because.clone().unwrap_or_default(),
+            ]
+        });
+        table(["WORKER", "MACHINE", "LAST CHALLENGE", "HOPS (ms)", "NO WORK BECAUSE"], rows.collect())
     }
 
     /// The workers for people.
@@ -145,22 +216,16 @@ impl Status {
     }
 }
 
-/// Columns wide enough for their content; control characters of a peer are not printed.
-fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) -> String {
-    let rows: Vec<[String; N]> =
-        rows.into_iter().map(|row| row.map(|cell| cell.replace(char::is_control, "?"))).collect();
-    let width = |column: usize| {
-        rows.iter().map(|row| row[column].chars().count()).chain([heads[column].len()]).max().unwrap_or_default()
+/// A machine in a few words; empty before its first heartbeat, or where its data cannot be read.
+fn host(data: &HostData) -> String {
+    let Some(info) = data.read().ok().and_then(|object| SystemInfo::parse(&object).ok()) else { return String::new() };
+    let mut text = match info.cpu_count {
+        0 => return String::new(),
+        cpus => format!("{cpus} CPUs, {} GiB", info.memory_total / 1024),
     };
-    let widths: [usize; N] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in std::iter::once(&heads.map(str::to_owned)).chain(&rows) {
-        let line = row.iter().zip(widths).fold(String::new(), |mut line, (cell, width)| {
-            let _ = write!(line, "{cell:width$}  ");
-            line
-        });
-        text.push_str(line.trim_end());
-        text.push('\n');
+    for card in &info.gpu_info {
+        let name = card.get("name").and_then(serde_json::Value::as_str).unwrap_or("graphics card");
+        let _ = write!(text, ", {name}");
     }
     text
 }
@@ -180,6 +245,9 @@ mod tests {
             standing: task.map_or(Standing::Unproved, |_| Standing::Enrolled(WorkerKey([7; 32]))),
             is_tls: task.is_some(),
             capabilities: vec!["cpu_matrix".to_owned()],
+            host: String::new(),
+            last_challenge: None,
+            idle_because: None,
             task: task.map(|task| ChallengeId::new(task).expect("an id")),
             connected_at_ms: 0,
             last_heartbeat_at_ms: task.map(|_| 5_000),
@@ -189,6 +257,7 @@ mod tests {
             uid: 7,
             listen: "127.0.0.1:7799".parse().expect("an address"),
             fingerprint: None,
+            draining: false,
             workers: vec![worker("w1", Some("c1")), worker("worker-2", None)],
             validators: vec![],
         };

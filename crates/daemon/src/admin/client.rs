@@ -1,4 +1,4 @@
-//! Asking a running daemon: one GET over loopback, for the commands that show its state.
+//! Asking a running daemon: one request over loopback, for the commands that show or change its state.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -49,7 +49,21 @@ pub enum ClientError {
 ///
 /// No daemon there, no answer in time, or an answer other than 200 with JSON.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Value, ClientError> {
-    let answer = tokio::time::timeout(DEADLINE, exchange(address, path)).await.map_err(|_| ClientError::Deadline)??;
+    ask(address, "GET", path).await
+}
+
+/// Posts to `path` of the admin endpoint at `address`, without a body; the answer is JSON.
+///
+/// # Errors
+///
+/// As for [`get`].
+pub async fn post(address: SocketAddr, path: &str) -> Result<Value, ClientError> {
+    ask(address, "POST", path).await
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str) -> Result<Value, ClientError> {
+    let exchange = exchange(address, method, path);
+    let answer = tokio::time::timeout(DEADLINE, exchange).await.map_err(|_| ClientError::Deadline)??;
     let malformed = |what: &str| ClientError::Malformed(what.to_owned());
     let answer = String::from_utf8(answer).map_err(|_| malformed("not text"))?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| malformed("no HTTP header"))?;
@@ -61,9 +75,11 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<Value, ClientError> 
 }
 
 /// One request in HTTP/1.0, which ends with the connection and comes in one piece.
-async fn exchange(address: SocketAddr, path: &str) -> Result<Vec<u8>, ClientError> {
+async fn exchange(address: SocketAddr, method: &str, path: &str) -> Result<Vec<u8>, ClientError> {
     let mut stream = TcpStream::connect(address).await.map_err(|source| ClientError::Connect { address, source })?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+    stream
+        .write_all(format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n").as_bytes())
+        .await?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER_BYTES + 1).read_to_end(&mut answer).await?;
     if answer.len() as u64 > MAX_ANSWER_BYTES {

@@ -11,7 +11,7 @@
 //! requests whose `Host` is an address or `localhost`: a web page that a browser on this machine happens to show can
 //! reach loopback, but only under a name of its own.
 //!
-//! [`get`] is the other side, for the commands that ask a running daemon.
+//! [`get`] and [`post`] are the other side, for the commands that ask a running daemon.
 
 mod client;
 mod listener;
@@ -27,7 +27,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing,
 };
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{config::Key, notify};
 
 pub use self::{
-    client::{ClientError, get},
+    client::{ClientError, get, post},
     readiness::{Gate, Readiness},
 };
 
@@ -49,6 +49,10 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 const MAX_CONNECTIONS: usize = 64;
 /// How often the metrics recorder forgets what is old.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// Upper bounds of the histograms of times: from what stays on a machine to what a challenge may take.
+const TIME_BUCKETS_SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 /// The key `http.listen`, with the daemon's own default address.
 #[must_use]
@@ -64,7 +68,9 @@ pub const fn listen_key(default: &'static str) -> Key {
 ///
 /// The process records metrics already.
 pub fn record_metrics() -> Result<PrometheusHandle, BuildError> {
-    PrometheusBuilder::new().install_recorder()
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), TIME_BUCKETS_SECONDS)?
+        .install_recorder()
 }
 
 /// The admin endpoint cannot be opened.

@@ -25,7 +25,10 @@ use byteleap_protocol::{
 };
 use tokio::time::Instant;
 
-use super::logbook::{Committed, Logbook, Page};
+use super::{
+    hops::{self, Hops, LastChallenge, Record},
+    logbook::{Committed, Logbook, Page},
+};
 use crate::{
     validators::{CallError, Validator},
     workers::dispatch::{NoAnswer, Seat},
@@ -48,6 +51,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Relay {
     /// Where progress is written.
     pub(crate) logbook: Logbook,
+    /// Where the times of each hop are kept.
+    pub(crate) record: Record,
     /// The time.
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -72,6 +77,17 @@ pub(crate) enum Done {
     ProvedBefore,
     /// The validator asked for nothing.
     NothingToProve,
+}
+
+impl Done {
+    /// In a few words, for people.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Proved => "proved",
+            Self::ProvedBefore => "proved before",
+            Self::NothingToProve => "nothing to prove",
+        }
+    }
 }
 
 /// Where a challenge ended, and why.
@@ -115,7 +131,25 @@ fn deadline(since_ms: i64, time: Duration, clock: &dyn Clock) -> Option<Instant>
 
 /// Carries a challenge from the assignment, or from where a former process left it, to the proof, and logs the end.
 pub(crate) async fn run(mut challenge: Challenge, seat: Seat, relay: Relay) {
-    let result = carry(&mut challenge, &seat, &relay).await;
+    let mut hops = Hops::default();
+    if !challenge.is_resumed {
+        hops.queue_ms = Some((relay.clock.unix_ms() - challenge.page.received_at_ms).max(0));
+    }
+    let remember = |page: &Page, hops: Hops, end: Option<String>| {
+        let last = LastChallenge {
+            challenge_id: page.item.challenge_id.clone(),
+            validator: page.validator,
+            received_at_ms: page.received_at_ms,
+            hops,
+            end,
+        };
+        relay.record.write(seat.worker_id(), last);
+    };
+    remember(&challenge.page, hops, None);
+    let result = carry(&mut challenge, &seat, &relay, &mut hops).await;
+    let end = result.as_ref().map_or_else(ToString::to_string, |done| done.text().to_owned());
+    remember(&challenge.page, hops, Some(end));
+    hops::observe(&hops);
     relay.logbook.tear_out(&challenge.page).await;
     let (challenge_id, worker_id) = (&challenge.page.item.challenge_id, seat.worker_id());
     let validator = challenge.validator.hotkey();
@@ -131,7 +165,7 @@ pub(crate) async fn run(mut challenge: Challenge, seat: Seat, relay: Relay) {
     }
 }
 
-async fn carry(challenge: &mut Challenge, seat: &Seat, relay: &Relay) -> Result<Done, FlowError> {
+async fn carry(challenge: &mut Challenge, seat: &Seat, relay: &Relay, hops: &mut Hops) -> Result<Done, FlowError> {
     let clock = &*relay.clock;
     let received_ts = challenge.page.received_at_ms;
     let mut times = ChallengeTimestamps { miner_task_received_ts: Some(received_ts), ..ChallengeTimestamps::default() };
@@ -141,8 +175,11 @@ async fn carry(challenge: &mut Challenge, seat: &Seat, relay: &Relay) -> Result<
             failpoint::reach("miner.task.before");
             relay.logbook.write(&challenge.page).await;
             failpoint::reach("miner.task.after");
-            let result = compute(challenge, seat, &mut times, clock).await?;
-            let requests = commit(challenge, seat, result, &times).await?;
+            let result = compute(challenge, seat, &mut times, hops, clock).await?;
+            let asked = Instant::now();
+            let requests = commit(challenge, seat, result, &times).await;
+            hops.commit_ms = Some(ms_since(asked));
+            let requests = requests?;
             let committed = Committed { at_ms: clock.unix_ms(), requests };
             challenge.page.committed = Some(committed.clone());
             relay.logbook.write(&challenge.page).await;
@@ -155,8 +192,11 @@ async fn carry(challenge: &mut Challenge, seat: &Seat, relay: &Relay) -> Result<
         return Ok(Done::NothingToProve);
     }
     let due = challenge.deadline(clock).ok_or(FlowError::NoProof(NoAnswer::Late))?;
-    let proofs = open(challenge, seat, committed.requests, &mut times, due, clock).await?;
-    prove(challenge, proofs, &times, due).await
+    let proofs = open(challenge, seat, committed.requests, &mut times, hops, due, clock).await?;
+    let asked = Instant::now();
+    let done = prove(challenge, proofs, &times, due).await;
+    hops.prove_ms = Some(ms_since(asked));
+    done
 }
 
 /// The worker computes.
@@ -164,16 +204,23 @@ async fn compute(
     challenge: &Challenge,
     seat: &Seat,
     times: &mut ChallengeTimestamps,
+    hops: &mut Hops,
     clock: &dyn Clock,
 ) -> Result<ChallengeResult, FlowError> {
     let deadline = challenge.compute_deadline(clock).ok_or(FlowError::NoResult(NoAnswer::Late))?;
     let assignment = assignment(challenge);
+    let asked = Instant::now();
     let outcome = match challenge.is_resumed {
         false => seat.compute(assignment, deadline).await,
         true => seat.recover(assignment, deadline).await,
     };
     let outcome = outcome.map_err(FlowError::NoResult)?;
     note_computation(&outcome, times);
+    if !challenge.is_resumed {
+        let (network_ms, compute_ms) =
+            hops::split(ms_since(asked), times.worker_task_received_ts, times.worker_task_completed_ts);
+        (hops.task_network_ms, hops.compute_ms) = (Some(network_ms), compute_ms);
+    }
     outcome.challenge_result().map_err(FlowError::ComputeFailed)
 }
 
@@ -204,6 +251,7 @@ async fn open(
     seat: &Seat,
     requests: Vec<ProofRequest>,
     times: &mut ChallengeTimestamps,
+    hops: &mut Hops,
     due: Instant,
     clock: &dyn Clock,
 ) -> Result<Vec<ProofResponse>, FlowError> {
@@ -212,6 +260,7 @@ async fn open(
         challenge_id: challenge.page.item.challenge_id.clone(),
         requests: requests.clone(),
     };
+    let asked = Instant::now();
     let answer = loop {
         match seat.prove(query.clone(), due.min(Instant::now() + OPEN_TIMEOUT)).await {
             Err(NoAnswer::Disconnected) => seat.connected(due).await.map_err(FlowError::NoProof)?,
@@ -221,7 +270,14 @@ async fn open(
     times.worker_proof_response_ts = Some(clock.unix_ms());
     times.worker_proof_request_received_ts = answer.phase2_timestamp("worker_proof_request_received_ts");
     times.worker_proof_completed_ts = answer.phase2_timestamp("worker_proof_completed_ts");
+    let (network_ms, open_ms) =
+        hops::split(ms_since(asked), times.worker_proof_request_received_ts, times.worker_proof_completed_ts);
+    (hops.proof_network_ms, hops.open_ms) = (Some(network_ms), open_ms);
     opened(&requests, answer).map_err(FlowError::OpenFailed)
+}
+
+fn ms_since(began: Instant) -> i64 {
+    began.elapsed().as_millis().try_into().unwrap_or(i64::MAX)
 }
 
 /// Phase 2: the validator gets the openings.

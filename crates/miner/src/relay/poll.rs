@@ -4,8 +4,15 @@
 //! never more polls are under way than workers are idle; and one stuck worker stops nobody, since the others stay idle
 //! (worker-miner spec 10, F4; 11.7). The validator that is asked first changes from round to round.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use byteleap_daemon::drain::Drain;
 use byteleap_protocol::challenge::ChallengeItem;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
@@ -41,12 +48,21 @@ pub(crate) struct Poll {
     interval: Duration,
     flows: TaskTracker,
     places: Arc<Semaphore>,
+    drain: Drain,
+    /// Validators that are being asked at the moment.
+    asked: Arc<AtomicUsize>,
 }
 
 impl Poll {
-    pub(crate) fn new(validators: Validators, registry: Registry, relay: Relay, interval: Duration) -> Self {
+    pub(crate) fn new(
+        validators: Validators,
+        registry: Registry,
+        relay: Relay,
+        interval: Duration,
+        drain: Drain,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(MAX_FLOWS));
-        Self { validators, registry, relay, interval, flows: TaskTracker::new(), places }
+        Self { validators, registry, relay, interval, flows: TaskTracker::new(), places, drain, asked: Arc::default() }
     }
 
     /// Goes on with what a former process left, as far as there is time. Its worker has its seat before it is back, so
@@ -76,6 +92,16 @@ impl Poll {
                 flow::run(challenge, seat, relay).await;
             });
         }
+    }
+
+    /// What has begun and not ended, one line each.
+    pub(crate) fn under_way(&self) -> Vec<String> {
+        let count = |number: usize, what: &str| (number > 0).then(|| format!("{number} {what}"));
+        let (polls, challenges) = (self.asked.load(Ordering::SeqCst), self.flows.len());
+        [count(polls, "validator(s) being asked for challenges"), count(challenges, "challenge(s)")]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Polls until `stop`, then waits until every challenge under way has ended.
@@ -126,7 +152,13 @@ impl Poll {
 
     /// Asks one validator and seats what it hands out before returning, so that the workers count as busy at once.
     async fn ask(&self, validator: Arc<Validator>) {
-        match validator.poll().await {
+        let asked = Asked::begin(&self.asked);
+        // Looked at after it counts as asked, so that whoever drains sees one or the other.
+        if self.drain.is_on() {
+            return;
+        }
+        let answer = validator.poll().await;
+        match answer {
             Ok(response) => {
                 if response.refused_items > 0 {
                     tracing::warn!(validator = %validator.hotkey(), items = response.refused_items, "malformed challenges skipped");
@@ -137,6 +169,7 @@ impl Poll {
             }
             Err(error) => error.log("task poll", validator.hotkey()),
         }
+        drop(asked);
     }
 
     fn start(&self, item: ChallengeItem, validator: Arc<Validator>) {
@@ -177,5 +210,21 @@ impl Poll {
                 Err(refusal) => tracing::warn!(challenge_id = %demand.challenge_id, %refusal, "challenge dropped"),
             }
         });
+    }
+}
+
+/// A validator that is being asked, until this is dropped.
+struct Asked<'poll>(&'poll AtomicUsize);
+
+impl<'poll> Asked<'poll> {
+    fn begin(count: &'poll AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

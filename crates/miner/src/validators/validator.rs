@@ -5,7 +5,7 @@
 //! not processed (miner-validator spec 3.7).
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -113,12 +113,14 @@ pub(crate) struct Validator {
     lanes: Lanes,
     pace: Pace,
     session: SessionSlot,
+    /// How the last task poll ended, for people.
+    last_poll: Mutex<Option<String>>,
 }
 
 impl Validator {
     pub(super) fn new(axon: Axon, dendrite: Arc<Dendrite>, blacklist: Arc<Blacklist>) -> Self {
         let (lanes, pace, session) = (Lanes::new(), Pace::default(), SessionSlot::default());
-        Self { axon, dendrite, blacklist, lanes, pace, session }
+        Self { axon, dendrite, blacklist, lanes, pace, session, last_poll: Mutex::default() }
     }
 
     /// Who it is.
@@ -136,7 +138,19 @@ impl Validator {
     /// Fetches the challenges that it has for this miner.
     pub(crate) async fn poll(&self) -> Result<TaskResponse, CallError> {
         let request = TaskRequest::new(self.dendrite.own(), self.dendrite.now_seconds());
-        self.call(SynapseKind::Task, Arc::new(request)).await
+        let answer: Result<TaskResponse, _> = self.call(SynapseKind::Task, Arc::new(request)).await;
+        let told = match &answer {
+            Ok(response) => format!("handed out {} challenge(s)", response.challenges.len()),
+            Err(error) => error.to_string(),
+        };
+        *self.last_poll.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        answer
+    }
+
+    /// How the last task poll ended, for people; none before the first.
+    #[must_use]
+    pub(crate) fn last_poll(&self) -> Option<String> {
+        self.last_poll.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Phase 1: hands in a commitment, and gets what to open.
@@ -168,8 +182,13 @@ impl Validator {
         let mut used = Vec::new();
         loop {
             let held = self.session.obtain(async || self.handshake().await).await?;
+            let queued = Instant::now();
             self.pace.admit(urgency(kind)).await;
-            let error = match self.exchange(kind, &held, Arc::clone(&request)).await {
+            let sent = Instant::now();
+            metrics::histogram!("validator_queue_seconds", "call" => kind.name()).record(sent - queued);
+            let answer = self.exchange(kind, &held, Arc::clone(&request)).await;
+            metrics::histogram!("validator_exchange_seconds", "call" => kind.name()).record(sent.elapsed());
+            let error = match answer {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
