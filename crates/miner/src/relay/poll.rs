@@ -5,6 +5,7 @@
 //! (worker-miner spec 10, F4; 11.7). The validator that is asked first changes from round to round.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -13,7 +14,7 @@ use std::{
 };
 
 use byteleap_daemon::drain::Drain;
-use byteleap_protocol::challenge::ChallengeItem;
+use byteleap_protocol::{challenge::ChallengeItem, hotkey::Hotkey};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::Semaphore,
@@ -111,51 +112,47 @@ impl Poll {
         self.flows.wait().await;
     }
 
+    /// In each round every validator is asked that is not being asked still, as many at a time as workers are idle: one
+    /// that answers slowly delays nobody else. After `stop` nobody is asked any more, but what was asked for is still taken
+    /// in: a validator has counted it as handed out.
     async fn poll_until(&self, stop: &CancellationToken) {
         let mut rounds = tokio::time::interval(self.interval);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut first = 0;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = rounds.tick() => {}
-            }
-            let mut order = self.validators.current();
-            if !order.is_empty() {
-                first = (first + 1) % order.len();
-                order.rotate_left(first);
-                self.round(order, stop).await;
-            }
-        }
-    }
-
-    /// Asks each validator once, as many at a time as workers are idle. After `stop` nobody is asked any more, but what
-    /// was asked for is still taken in: a validator has counted it as handed out.
-    async fn round(&self, order: Vec<Arc<Validator>>, stop: &CancellationToken) {
         let mut changes = self.registry.changes();
-        let mut waiting = order.into_iter().peekable();
-        let mut asking = FuturesUnordered::new();
-        while (waiting.peek().is_some() && !stop.is_cancelled()) || !asking.is_empty() {
-            while !stop.is_cancelled()
-                && asking.len() < self.registry.idle()
-                && let Some(validator) = waiting.next()
+        let (mut waiting, mut asking, mut asked) =
+            (VecDeque::<Arc<Validator>>::new(), FuturesUnordered::new(), Vec::new());
+        let mut first = 0;
+        while !stop.is_cancelled() {
+            while asking.len() < self.registry.idle()
+                && let Some(validator) = waiting.pop_front()
             {
+                asked.push(validator.hotkey());
                 asking.push(self.ask(validator));
             }
             tokio::select! {
-                Some(()) = asking.next(), if !asking.is_empty() => {}
-                Ok(()) = changes.changed() => {}
-                () = stop.cancelled(), if !stop.is_cancelled() => {}
+                () = stop.cancelled() => {}
+                Some(answered) = asking.next(), if !asking.is_empty() => asked.retain(|hotkey| *hotkey != answered),
+                Ok(()) = changes.changed(), if !waiting.is_empty() => {}
+                _ = rounds.tick() => {
+                    let mut order = self.validators.current();
+                    if !order.is_empty() {
+                        first = (first + 1) % order.len();
+                        order.rotate_left(first);
+                    }
+                    order.retain(|validator| !asked.contains(&validator.hotkey()));
+                    waiting = order.into();
+                }
             }
         }
+        while asking.next().await.is_some() {}
     }
 
-    /// Asks one validator and seats what it hands out before returning, so that the workers count as busy at once.
-    async fn ask(&self, validator: Arc<Validator>) {
+    /// Asks one validator and seats what it hands out before returning, so that the workers count as busy at once. Returns whom.
+    async fn ask(&self, validator: Arc<Validator>) -> Hotkey {
         let asked = Asked::begin(&self.asked);
         // Looked at after it counts as asked, so that whoever drains sees one or the other.
         if self.drain.is_on() {
-            return;
+            return validator.hotkey();
         }
         let answer = validator.poll().await;
         match answer {
@@ -170,6 +167,7 @@ impl Poll {
             Err(error) => error.log("task poll", validator.hotkey()),
         }
         drop(asked);
+        validator.hotkey()
     }
 
     fn start(&self, item: ChallengeItem, validator: Arc<Validator>) {

@@ -12,7 +12,7 @@ use byteleap_protocol::{
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::{Instant, MissedTickBehavior},
 };
 use tokio_tungstenite::{
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     door::{Door, Peer},
     registry::{Delivery, Generation, Link, Registry},
+    strangers::Stranger,
 };
 
 /// How long an unregistered connection may stay silent (worker-miner spec 1.3).
@@ -111,13 +112,13 @@ fn count_ignored(reason: &'static str) {
     metrics::counter!("worker_messages_ignored_total", "reason" => reason).increment(1);
 }
 
-/// Serves one WebSocket until its end. `permit` is held until the worker has registered.
+/// Serves one WebSocket until its end. It is a stranger until the worker has registered.
 pub(super) async fn serve<S: Stream>(
     mut socket: WebSocketStream<S>,
     peer: Peer,
     desk: Desk,
     stop: CancellationToken,
-    permit: OwnedSemaphorePermit,
+    stranger: Stranger,
 ) {
     let first = tokio::select! {
         () = stop.cancelled() => Err(End::Close(CloseCode::Normal)),
@@ -125,7 +126,7 @@ pub(super) async fn serve<S: Stream>(
             first.unwrap_or(Err(End::Close(CloseCode::Normal)))
         }
     };
-    drop(permit);
+    drop(stranger);
     let end = match first {
         Ok(register) => registered(&mut socket, peer, register, &desk, &stop).await,
         Err(end) => {
@@ -402,10 +403,10 @@ mod tests {
 
     use byteleap_daemon::clock::SystemClock;
     use byteleap_protocol::worker_key::{Channel, Nonce};
-    use tokio::sync::Semaphore;
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
+    use crate::workers::strangers::Strangers;
     use crate::workers::{door::Policy, enrolment::BookFile};
 
     #[test]
@@ -428,11 +429,13 @@ mod tests {
             let (ours, theirs) = tokio::io::duplex(64 * 1024);
             let channel = Channel { nonce: Nonce([1; 32]), exported: None };
             let peer = Peer { address: ([127, 0, 0, 1], 1).into(), channel };
-            let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("a permit");
+            let strangers = Strangers::new();
+            let place = strangers.place().await.expect("a place");
+            let stranger = strangers.admit(peer.address.ip(), place).expect("room");
             let desk = desk.clone();
             tokio::spawn(async move {
                 let socket = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
-                serve(socket, peer, desk, CancellationToken::new(), permit).await;
+                serve(socket, peer, desk, CancellationToken::new(), stranger).await;
             });
             let mut socket = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
             let register = format!(r#"{{"type":"register","worker_id":"{worker_id}","worker_version":"1"}}"#);

@@ -1,7 +1,7 @@
 //! The port that workers dial: accepts connections, plain and TLS on the same port, answers the HTTP upgrade, and hands
 //! WebSockets on.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use byteleap_protocol::{
     frame::MAX_WORKER_FRAME_BYTES,
@@ -11,7 +11,6 @@ use rand_core::OsRng;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_tungstenite::{
@@ -23,16 +22,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     connection::{self, Desk, Stream},
     door::Peer,
+    strangers::Strangers,
     upgrade::{self, Answer},
 };
 
 /// Read buffer of one connection, plain or TLS, in bytes. It is allocated at once, so the library's 128 KiB would cost a hundred
 /// idle workers 13 MB.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
-
-/// Connections that have not registered yet, all peers together; more wait in the kernel's queue, so that nobody is
-/// turned away when all workers come back at once.
-const MAX_UNREGISTERED: usize = 32;
 
 /// First byte of a TLS connection, a handshake record (RFC 8446, 5.1). No HTTP method begins with it.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -55,12 +51,12 @@ pub(crate) struct Port {
 /// Serves workers until `stop`, then waits until every connection is closed.
 pub(crate) async fn serve(port: Port, desk: Desk, stop: CancellationToken) {
     let Port { listener, tls, is_plain_served } = port;
-    let unregistered = Arc::new(Semaphore::new(MAX_UNREGISTERED));
+    let strangers = Strangers::new();
     let connections = TaskTracker::new();
     loop {
-        let permit = tokio::select! {
+        let place = tokio::select! {
             () = stop.cancelled() => break,
-            Ok(permit) = Arc::clone(&unregistered).acquire_owned() => permit,
+            Some(place) = strangers.place() => place,
         };
         let (stream, address) = tokio::select! {
             () = stop.cancelled() => break,
@@ -73,14 +69,18 @@ pub(crate) async fn serve(port: Port, desk: Desk, stop: CancellationToken) {
                 }
             },
         };
+        let Some(stranger) = strangers.admit(address.ip(), place) else {
+            count_refused(address, "too many connections of its address have not registered");
+            continue;
+        };
         let (desk, stop, tls) = (desk.clone(), stop.clone(), tls.clone());
         connections.spawn(async move {
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, open(stream, tls, is_plain_served)).await {
                 Ok(Ok(Opened::Plain(socket, channel))) => {
-                    connection::serve(*socket, Peer { address, channel }, desk, stop, permit).await;
+                    connection::serve(*socket, Peer { address, channel }, desk, stop, stranger).await;
                 }
                 Ok(Ok(Opened::Tls(socket, channel))) => {
-                    connection::serve(*socket, Peer { address, channel }, desk, stop, permit).await;
+                    connection::serve(*socket, Peer { address, channel }, desk, stop, stranger).await;
                 }
                 Ok(Err(reason)) => count_refused(address, &reason),
                 Err(_) => count_refused(address, "handshake timed out"),

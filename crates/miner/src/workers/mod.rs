@@ -10,5 +10,6 @@ pub mod door;
 pub mod enrolment;
 pub(crate) mod listen;
 pub mod registry;
+mod strangers;
 pub mod tls;
 mod upgrade;

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use tokio::process::Command;
 
-use crate::support::{TestMiner, Worker};
+use crate::support::{StubValidator, TestMiner, Worker, challenge};
 
 async fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_byteleap-miner")).args(arguments).output().await.expect("the program")
@@ -67,4 +67,52 @@ async fn the_bench_measures_a_miner_of_its_own_over_either_link_and_loses_nobody
             assert!(report[name].as_f64().is_some_and(|figure| figure > 0.0), "{name}: {report}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_drained_miner_finishes_what_it_has_takes_nothing_new_and_says_when_it_may_be_stopped() {
+    let validator = StubValidator::start(0x22).await;
+    validator.hand_out([challenge("c1", "w1")]);
+    let miner = TestMiner::start(&[&validator]).await;
+    let mut worker = Worker::register(miner.workers, "w1").await;
+    let task = worker.hear_task().await;
+    let listen = format!("http.listen={}", miner.admin);
+
+    let output = run(&["drain", "--timeout", "0", "--set", &listen]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("1 challenge(s)"), "{}", text(&output.stderr));
+    validator.hand_out([challenge("c2", "w1")]);
+    worker.complete(&task.task_id, '1').await;
+    let (message_id, _) = worker.hear_query().await;
+    worker.prove(message_id).await;
+    let output = run(&["drain", "--set", &listen]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("safe to stop"));
+    assert_eq!(validator.unfetched(), 1, "it asked for nothing more");
+
+    let status = miner.status().await;
+    let last = status.workers[0].last_challenge.as_ref().expect("a last challenge");
+    assert_eq!((last.challenge_id.as_str(), last.end.as_deref()), ("c1", Some("proved")));
+    let passed: Vec<_> = last.hops.named().map(|(hop, _)| hop).collect();
+    assert_eq!(passed, ["queue", "task_network", "compute", "commit", "proof_network", "open", "prove"]);
+    assert!(status.draining && status.workers[0].idle_because.as_ref().is_some_and(|why| why.contains("drain")));
+
+    let output = run(&["drain", "--cancel", "--set", &listen]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    worker.do_round().await;
+    validator.next_proof().await;
+}
+
+#[tokio::test]
+async fn status_and_workers_are_printed_as_json_too() {
+    let miner = TestMiner::start(&[]).await;
+    let _worker = Worker::register(miner.workers, "rack2-node7").await;
+    let listen = format!("http.listen={}", miner.admin);
+    let json = async |arguments: &[&str]| -> serde_json::Value {
+        let output = run(&[arguments, &["--json", "--set", &listen]].concat()).await;
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    assert_eq!(json(&["status"]).await["workers"][0]["worker_id"], "rack2-node7");
+    let workers = json(&["workers", "list"]).await;
+    assert!(workers[0]["idle_because"].as_str().is_some_and(|why| why.contains("no validator")), "{workers}");
 }

@@ -5,6 +5,7 @@
 mod support;
 
 mod command;
+mod hardship;
 mod identity;
 mod port;
 mod registration;

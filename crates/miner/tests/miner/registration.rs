@@ -2,7 +2,6 @@
 
 use byteleap_protocol::{code::CloseCode, frame::MinerFrame, id::WorkerId};
 use serde_json::json;
-use tokio::net::TcpStream;
 
 use crate::support::{StubValidator, TestMiner, Worker, challenge, register};
 
@@ -110,15 +109,4 @@ async fn a_stop_says_goodbye_to_every_worker() {
     };
     let ((), code) = tokio::join!(miner.stop(), farewell);
     assert_eq!(code, 1000);
-}
-
-#[tokio::test]
-async fn connections_that_never_register_make_the_next_one_wait_but_not_fail() {
-    let miner = TestMiner::start(&[]).await;
-    let mut idle = Vec::new();
-    for _ in 0..40 {
-        idle.push(TcpStream::connect(miner.workers).await.expect("a connection"));
-    }
-    let leave = async { drop(idle) };
-    tokio::join!(Worker::register(miner.workers, "w1"), leave);
 }

@@ -24,7 +24,10 @@ use byteleap_protocol::{
 };
 use rand_core::OsRng;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpSocket,
+    sync::{mpsc, watch},
+};
 
 use super::{PATIENCE, miner_key};
 
@@ -64,12 +67,20 @@ struct Shared {
     batch: Mutex<Vec<ChallengeItem>>,
     scripts: Mutex<HashMap<&'static str, VecDeque<Script>>>,
     tokens: Mutex<VecDeque<TokenRecord>>,
+    hangs: watch::Sender<bool>,
     events: mpsc::UnboundedSender<Event>,
 }
 
 impl StubValidator {
     /// Starts a validator with the key of this seed.
     pub(crate) async fn start(seed: u8) -> Self {
+        let (validator, recover) = Self::start_down(seed);
+        recover();
+        validator
+    }
+
+    /// A validator whose port refuses connections until the function is called.
+    pub(crate) fn start_down(seed: u8) -> (Self, impl FnOnce()) {
         let key = Keypair::from_seed(&[seed; 32]);
         let (sender, events) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
@@ -78,16 +89,21 @@ impl StubValidator {
             batch: Mutex::default(),
             scripts: Mutex::default(),
             tokens: Mutex::default(),
+            hangs: watch::Sender::new(false),
             events: sender,
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let address = socket.local_addr().expect("an address");
         let router = Router::new()
             .route("/{name}", post(serve))
             .layer(DefaultBodyLimit::max(64 << 20))
             .with_state(Arc::clone(&shared));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { key, address, shared, events: tokio::sync::Mutex::new(events) }
+        let recover = move || {
+            let listener = socket.listen(64).expect("a listener");
+            tokio::spawn(async move { axum::serve(listener, router).await });
+        };
+        (Self { key, address, shared, events: tokio::sync::Mutex::new(events) }, recover)
     }
 
     pub(crate) fn hotkey(&self) -> Hotkey {
@@ -101,6 +117,11 @@ impl StubValidator {
     /// Hands these out at the next poll.
     pub(crate) fn hand_out(&self, items: impl IntoIterator<Item = ChallengeItem>) {
         self.shared.batch.lock().expect("a lock").extend(items);
+    }
+
+    /// Lets every request wait, or those that wait go on.
+    pub(crate) fn hang(&self, hangs: bool) {
+        self.shared.hangs.send_replace(hangs);
     }
 
     /// How many challenges nobody has fetched yet.
@@ -155,6 +176,7 @@ async fn serve(
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> Json<Value> {
+    let _ = shared.hangs.subscribe().wait_for(|hangs| !hangs).await;
     check_caller(&shared, &headers, &body);
     let request = body["request"].as_str().expect("a request text");
     let response =

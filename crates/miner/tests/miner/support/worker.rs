@@ -138,6 +138,12 @@ impl Worker {
         self.socket.send(Message::binary(text.as_bytes().to_vec())).await.expect("sent");
     }
 
+    /// Sends the head of a text frame of so many bytes, and nothing of its content.
+    pub(crate) async fn declare_frame_of(&mut self, bytes: u64) {
+        let head = [&[0x81, 0xff][..], &bytes.to_be_bytes(), &[0; 4]].concat();
+        self.socket.get_mut().write_all(&head).await.expect("sent");
+    }
+
     async fn receive(&mut self) -> Message {
         loop {
             let received = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("a message in time");
