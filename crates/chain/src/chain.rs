@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Epoch, Hotkey, Metagraph, Rules, Signer, Weights};
+use crate::{Epoch, Hotkey, Metagraph, Rules, Signer, WeightMatrix, Weights};
 
 /// A block number.
 pub type Block = u64;
@@ -99,6 +99,9 @@ pub trait Chain: Send + Sync {
 
     /// The neurons of a subnet; a subnet that does not exist is [`ChainError::Refused`] as `SubnetNotExists`.
     async fn metagraph(&self, netuid: u16) -> Result<Metagraph, ChainError>;
+
+    /// What the validators of a subnet say of everybody: for comparison.
+    async fn weight_matrix(&self, netuid: u16) -> Result<WeightMatrix, ChainError>;
 
     /// What the chain demands of weights and axons on a subnet.
     async fn rules(&self, netuid: u16) -> Result<Rules, ChainError>;

@@ -8,7 +8,10 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::rules::{check_axon, check_rate, check_weights};
-use crate::{Block, Chain, ChainError, Epoch, Head, Hotkey, Metagraph, Neuron, Receipt, Rules, Signer, Weights};
+use crate::{
+    Block, Chain, ChainError, Epoch, Head, Hotkey, Metagraph, Neuron, Receipt, Rules, Signer, WeightMatrix, Weights,
+    consensus,
+};
 
 /// Pace that [`FixedChain`] reports; its blocks pass only when told to.
 const SLOT: Duration = Duration::from_millis(250);
@@ -189,6 +192,17 @@ impl Chain for FixedChain {
 
     async fn metagraph(&self, netuid: u16) -> Result<Metagraph, ChainError> {
         self.read(netuid, |state| state.metagraph.clone())
+    }
+
+    async fn weight_matrix(&self, netuid: u16) -> Result<WeightMatrix, ChainError> {
+        self.read(netuid, |state| {
+            let sent = state.submitted.iter().filter_map(|(hotkey, weights)| {
+                Some((state.metagraph.by_hotkey(hotkey)?.uid, weights.pairs().collect()))
+            });
+            let rows = sent.collect();
+            let consensus = consensus(&state.metagraph.neurons, &rows);
+            WeightMatrix { block: state.metagraph.block, rows, consensus }
+        })
     }
 
     async fn rules(&self, netuid: u16) -> Result<Rules, ChainError> {

@@ -13,6 +13,7 @@
 
 mod chain;
 mod fixed;
+mod matrix;
 mod metagraph;
 mod rules;
 pub mod schedule;
@@ -26,6 +27,7 @@ pub use byteleap_protocol::hotkey::{Hotkey, Keypair, Signature, Signer};
 
 pub use chain::{Block, Chain, ChainError, Head, Receipt};
 pub use fixed::FixedChain;
+pub use matrix::{WeightMatrix, consensus};
 pub use metagraph::{Metagraph, Neuron};
 pub use rules::{Epoch, Rules, check_axon, check_rate, check_weights};
 pub use standing::Standing;

@@ -29,7 +29,7 @@ pub use endpoint::{EndpointError, resolve};
 use crate::rules::{check_axon, check_rate, check_weights};
 use crate::schedule::reveal_round;
 use crate::timelock::{Beacon, Commitment};
-use crate::{Block, Chain, ChainError, Epoch, Head, Hotkey, Metagraph, Receipt, Rules, Signer, Weights};
+use crate::{Block, Chain, ChainError, Epoch, Head, Hotkey, Metagraph, Receipt, Rules, Signer, WeightMatrix, Weights};
 use endpoint::Endpoints;
 use fault::Fault;
 
@@ -173,6 +173,10 @@ impl Chain for Subtensor {
 
     async fn metagraph(&self, netuid: u16) -> Result<Metagraph, ChainError> {
         self.read(move |at| async move { read::metagraph(&at, netuid).await }).await
+    }
+
+    async fn weight_matrix(&self, netuid: u16) -> Result<WeightMatrix, ChainError> {
+        self.read(move |at| async move { read::weight_matrix(&at, netuid).await }).await
     }
 
     async fn rules(&self, netuid: u16) -> Result<Rules, ChainError> {

@@ -2,14 +2,15 @@
 //! what is submitted is signed, checked and put into a block like everything that comes over the RPC.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use byteleap_chain::{
-    Block, Chain, ChainError, Epoch, Head, Hotkey, Metagraph, Neuron, Receipt, Rules, Signer, Weights, check_axon,
-    check_rate, check_weights, schedule::reveal_round, timelock::Commitment,
+    Block, Chain, ChainError, Epoch, Head, Hotkey, Metagraph, Neuron, Receipt, Rules, Signer, WeightMatrix, Weights,
+    check_axon, check_rate, check_weights, consensus, schedule::reveal_round, timelock::Commitment,
 };
 use parity_scale_codec::{Decode, Encode};
 
@@ -23,7 +24,7 @@ use crate::{
     state::View,
     storage,
     types::{
-        AccountId32, BoundedVec, DispatchError, Era, H256, MechId, NetUid, RuntimeCall,
+        AccountId32, BoundedVec, DispatchError, Era, H256, MechId, NetUid, NetUidStorageIndex, RuntimeCall,
         pallet_subtensor::pallet::{AxonInfo, Call, Error},
     },
 };
@@ -50,6 +51,14 @@ impl Chain for DevChain {
 
     async fn metagraph(&self, netuid: u16) -> Result<Metagraph, ChainError> {
         metagraph(self.node.read().latest(), netuid)
+    }
+
+    async fn weight_matrix(&self, netuid: u16) -> Result<WeightMatrix, ChainError> {
+        let node = self.node.read();
+        let view = node.latest();
+        let Metagraph { block, neurons, .. } = metagraph(view, netuid)?;
+        let rows = weight_rows(view, NetUid(netuid), &neurons);
+        Ok(WeightMatrix { block, consensus: consensus(&neurons, &rows), rows })
     }
 
     async fn rules(&self, netuid: u16) -> Result<Rules, ChainError> {
@@ -221,6 +230,19 @@ fn metagraph(view: View<'_>, netuid: u16) -> Result<Metagraph, ChainError> {
         .collect();
     let owner_hotkey = Hotkey(columns.owner_hotkey.0);
     Ok(Metagraph { netuid, block: columns.block.0, owner_hotkey, neurons })
+}
+
+/// The weights that each neuron has set.
+fn weight_rows(view: View<'_>, netuid: NetUid, neurons: &[Neuron]) -> BTreeMap<u16, Vec<(u16, u16)>> {
+    let index = NetUidStorageIndex::from(netuid);
+    let rows = neurons.iter().map(|neuron| (neuron.uid, view.get(&storage::Weights, (index, neuron.uid))));
+    rows.filter(|(_, row)| !row.is_empty()).collect()
+}
+
+/// By uid, what the weights of now agree on. The chain's column is of its last epoch; this one has no emission to pay.
+pub(crate) fn agreed(view: View<'_>, netuid: NetUid) -> Vec<u16> {
+    metagraph(view, netuid.0)
+        .map_or_else(|_| Vec::new(), |graph| consensus(&graph.neurons, &weight_rows(view, netuid, &graph.neurons)))
 }
 
 fn rules(view: View<'_>, netuid: NetUid) -> Rules {

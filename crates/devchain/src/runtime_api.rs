@@ -5,7 +5,7 @@ use parity_scale_codec::{Compact, Decode, Encode, Error as CodecError};
 use scale_info::{MetaType, TypeInfo, meta_type};
 
 use crate::{
-    epoch, metadata, runtime,
+    chain, epoch, metadata, runtime,
     state::View,
     storage,
     types::{
@@ -92,7 +92,11 @@ pub(crate) fn methods() -> Vec<Method> {
             context.view.get(&storage::Account, account).nonce
         }),
         Method::new("SubnetInfoRuntimeApi", "get_metagraph", &["netuid"], |context, (netuid,): (NetUid,)| {
-            context.view.get(&storage::NetworksAdded, netuid).then(|| metagraph(context.view, netuid))
+            context.view.get(&storage::NetworksAdded, netuid).then(|| {
+                let consensus = chain::agreed(context.view, netuid).into_iter();
+                let consensus = consensus.map(|share| Compact(PerU16(share))).collect();
+                Metagraph { consensus, ..metagraph(context.view, netuid) }
+            })
         }),
     ]
 }

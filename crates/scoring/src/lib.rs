@@ -10,7 +10,8 @@
 //! [`measure`] counts all of it, whatever the profile; of a stored round it is had again, and from here on a replay goes;
 //! [`performance`] turns challenges into one number per worker;
 //! [`lease`] turns leases into one number per miner;
-//! [`round`] puts them together into weights; [`reason`] names why a number is zero.
+//! [`round`] puts them together into weights; [`reason`] names why a number is zero,
+//! and [`raise`] what would raise a weight.
 //!
 //! It does not turn weights into the chain's 16-bit values (that is `byteleap-chain`), nor decide when to submit them.
 //! Formulas: validator spec, chapter 5.
@@ -22,12 +23,14 @@ pub mod lease;
 pub mod measure;
 pub mod performance;
 pub mod presence;
+pub mod raise;
 pub mod reason;
 pub mod round;
 pub mod rules;
 
 pub use facts::Facts;
 pub use measure::{Measures, measure};
+pub use raise::{Raise, Remedy, raises};
 pub use round::{MinerScore, Outcome, Round, WorkerScore, score, weigh};
 pub use rules::{Profile, ProfileName, Rules};
 

@@ -1,6 +1,8 @@
-//! `byteleap-validator bench`: how many proofs a core of this machine judges, and how many heartbeats a validator takes.
+//! `byteleap-validator bench`: how many proofs a core of this machine judges, how many heartbeats a validator takes, and
+//! how long a round takes ([`round`]).
 
 mod heartbeats;
+mod round;
 mod world;
 
 use std::io::{self, Write};
@@ -22,6 +24,8 @@ pub enum BenchCommand {
     /// Serve a validator that knows the miners of `bench heartbeats`, for its `--url`.
     #[command(hide = true)]
     Validator(world::WorldArgs),
+    /// Score a full subnet and print the median time of a round, from reading the facts to the stored scores.
+    Round(round::RoundArgs),
 }
 
 /// The proof that is judged.
@@ -60,13 +64,14 @@ struct VerifyReport {
 /// Measures and prints.
 ///
 /// # Errors
-/// More rows than the matrix has; no room for the matrices of the proof; a validator that does not start or answer; or
-/// standard output is closed.
+/// More rows than the matrix has; no room for the matrices of the proof; a validator that does not start or answer; a
+/// database that cannot be used; or standard output is closed.
 pub fn run(command: &BenchCommand) -> Result<(), Failure> {
     match command {
         BenchCommand::Verify(arguments) => verify(arguments),
         BenchCommand::Heartbeats(arguments) => heartbeats::run(arguments),
         BenchCommand::Validator(arguments) => world::serve(arguments),
+        BenchCommand::Round(arguments) => round::run(arguments),
     }
 }
 

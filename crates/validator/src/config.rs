@@ -134,6 +134,8 @@ pub const KEYS: &[Key] = &[
     Key::boolean("weights.dry_run", "do everything but send weights").default("false"),
     Key::integer("weights.version_key", 0, i64::MAX, "version key that weights carry").default("9010000"),
     Key::boolean("weights.enforce_limits", "cap and pad a vector to the chain's limits").default("true"),
+    Key::float("weights.burn.share", 0.0, 1.0, "share of the weight that is burned").default("0.0"),
+    Key::text("weights.burn.uid", "who it is burned by: owner (of the subnet) or a uid").parsed::<BurnUid>().default("owner"),
     Key::integer("weights.max_round_age", 1, DAY_S, "seconds after which a round is too old to be submitted")
         .default("1800"),
     Key::integer("security.rate_limit.window_seconds", 1, 3600, "seconds over which requests are counted").default("30"),
@@ -207,8 +209,39 @@ pub struct RateLimit {
     pub max_requests: u32,
 }
 
+/// Weight that is given to nobody: the chain does not pay out what goes to the subnet's owner (chain spec 5.4).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Burn {
+    /// How much of the whole, 0 to 1.
+    pub share: f64,
+    /// By whom.
+    pub uid: BurnUid,
+}
+
+/// Whose weight is not paid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BurnUid {
+    /// The uid of the subnet owner's hotkey, read from the chain.
+    Owner,
+    /// A fixed one, as another hotkey of the owner.
+    Fixed(u16),
+}
+
+/// A text that names no [`BurnUid`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("owner, or a uid from 0 to 65535")]
+pub struct UnknownBurnUid;
+
+impl FromStr for BurnUid {
+    type Err = UnknownBurnUid;
+
+    fn from_str(text: &str) -> Result<Self, UnknownBurnUid> {
+        if text == "owner" { Ok(Self::Owner) } else { text.parse().map(Self::Fixed).map_err(|_| UnknownBurnUid) }
+    }
+}
+
 /// How weights go to the chain (validator spec 6).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WeightSettings {
     /// Blocks between submissions; none: never.
     pub tempo_blocks: Option<u64>,
@@ -220,6 +253,8 @@ pub struct WeightSettings {
     pub enforce_limits: bool,
     /// A round older than this is not submitted.
     pub max_round_age: Duration,
+    /// What is burned of every vector.
+    pub burn: Burn,
 }
 
 impl Settings {
@@ -282,6 +317,7 @@ impl Settings {
                     version_key: config.get("weights.version_key"),
                     enforce_limits: config.get("weights.enforce_limits"),
                     max_round_age: config.seconds("weights.max_round_age"),
+                    burn: Burn { share: config.get("weights.burn.share"), uid: config.parsed("weights.burn.uid") },
                 },
                 admin: config.parsed("http.listen"),
             }),

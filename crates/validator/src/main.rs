@@ -20,10 +20,11 @@ use byteleap_protocol::hotkey::{Hotkey, Signer};
 use byteleap_validator::FAILPOINTS;
 use byteleap_validator::bench::{self, BenchCommand};
 use byteleap_validator::config::{KEYS, Settings, advice};
-use byteleap_validator::score::explain::{explain, instant};
+use byteleap_validator::score::explain::{explain_round, instant};
 use byteleap_validator::service::{self, DRAIN_DEADLINE, World};
 use byteleap_validator::store::migrate::{StepStatus, nothing_applied};
 use byteleap_validator::store::reference::{Heritage, Reach};
+use byteleap_validator::store::round::RoundKey;
 use byteleap_validator::store::{DatabaseUrl, Place, Store, StoreError};
 use byteleap_validator::verifier;
 use byteleap_validator::weights::report::WeightsCommand;
@@ -79,6 +80,9 @@ enum Command {
     Explain {
         /// The miner's hotkey (SS58).
         hotkey: Hotkey,
+        /// An older round than the last.
+        #[arg(long)]
+        round: Option<i64>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -144,7 +148,9 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
             run_verifier(&arguments.common, &config, settings)
         }
         Command::Bench(command) => bench::run(&command),
-        Command::Explain { hotkey, json } => cli::block_on(show_explanation(configured()?.1, hotkey, json)),
+        Command::Explain { hotkey, round, json } => {
+            cli::block_on(show_explanation(configured()?.1, hotkey, round.map(RoundKey), json))
+        }
     }
 }
 
@@ -345,20 +351,28 @@ async fn weights(settings: Settings, wallet: Wallet, command: WeightsCommand) ->
         signer: Arc::new(wallet.keypair),
         clock: Arc::new(SystemClock::new()),
         netuid: settings.netuid,
-        settings: settings.weights,
+        settings: settings.weights.clone(),
     };
-    let text = weights::report::command(&submitter, command).await?;
+    let text = weights::report::command(&submitter, settings.scoring.profile(), command).await?;
     submitter.store.close().await;
     Ok(write!(io::stdout(), "{text}")?)
 }
 
-async fn show_explanation(settings: Settings, hotkey: Hotkey, json: bool) -> Result<(), Failure> {
+async fn show_explanation(
+    settings: Settings,
+    hotkey: Hotkey,
+    round: Option<RoundKey>,
+    json: bool,
+) -> Result<(), Failure> {
     let store = written_store(&settings).await?;
-    let explanation = explain(&store, hotkey).await?;
-    store.close().await;
-    let Some(explanation) = explanation else {
-        return Err(Failure::runtime("no scoring round yet: the validator makes one when it starts".to_owned()));
+    let found = match round {
+        Some(key) => store.round(key).await?.ok_or_else(|| format!("there is no round {}", key.0)),
+        None => {
+            store.latest_round().await?.ok_or("no scoring round yet: the validator makes one when it starts".to_owned())
+        }
     };
+    let explanation = explain_round(&store, hotkey, found.map_err(Failure::runtime)?).await?;
+    store.close().await;
     let mut out = io::stdout();
     if json {
         Ok(writeln!(out, "{}", serde_json::to_string_pretty(&explanation)?)?)

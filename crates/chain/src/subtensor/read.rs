@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use scale_decode::DecodeAsType;
 use subxt::dynamic;
 use subxt::storage::Address;
@@ -13,7 +14,7 @@ use tokio::try_join;
 use super::fault::Fault;
 use super::wire::{self, by_hotkey, by_subnet, by_uid, global};
 use super::{At, CALL_LIMIT, Client, STALL_LIMIT, within};
-use crate::{Block, ChainError, Epoch, Head, Hotkey, Metagraph, Neuron, Rules};
+use crate::{Block, ChainError, Epoch, Head, Hotkey, Metagraph, Neuron, Rules, WeightMatrix};
 
 /// The block that the connection is pinned to.
 pub(super) fn head(at: &At) -> Result<Head, Fault> {
@@ -43,11 +44,28 @@ pub(super) async fn next_block(client: &Client, after: Block) -> Result<Head, Fa
     }
 }
 
-/// All neurons of a subnet.
-pub(super) async fn metagraph(at: &At, netuid: u16) -> Result<Metagraph, Fault> {
+async fn columns(at: &At, netuid: u16) -> Result<wire::Metagraph, Fault> {
     let call =
         dynamic::runtime_api_call::<_, Option<wire::Metagraph>>("SubnetInfoRuntimeApi", "get_metagraph", (netuid,));
-    let columns = at.runtime_apis().call(call).await?.ok_or_else(|| ChainError::refused("SubnetNotExists"))?;
+    Ok(at.runtime_apis().call(call).await?.ok_or_else(|| ChainError::refused("SubnetNotExists"))?)
+}
+
+/// The weights of everybody who may set any, and their consensus.
+pub(super) async fn weight_matrix(at: &At, netuid: u16) -> Result<WeightMatrix, Fault> {
+    let columns = columns(at, netuid).await?;
+    let permitted = (0..).zip(&columns.validator_permit).filter(|(_, permit)| **permit).map(|(uid, _)| uid);
+    let row = |uid: u16| async move { Ok::<_, Fault>((uid, weights(at, netuid, uid).await?)) };
+    let rows = try_join_all(permitted.map(row)).await?;
+    Ok(WeightMatrix {
+        block: columns.block,
+        rows: rows.into_iter().filter(|(_, row)| !row.is_empty()).collect(),
+        consensus: columns.consensus,
+    })
+}
+
+/// All neurons of a subnet.
+pub(super) async fn metagraph(at: &At, netuid: u16) -> Result<Metagraph, Fault> {
+    let columns = columns(at, netuid).await?;
     let neurons = (0..=u16::MAX)
         .zip(0..columns.hotkeys.len())
         .map(|(uid, row)| neuron(&columns, uid, row))

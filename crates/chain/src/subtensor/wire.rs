@@ -63,6 +63,7 @@ pub(super) struct Metagraph {
     pub(super) active: Vec<bool>,
     pub(super) validator_permit: Vec<bool>,
     pub(super) last_update: Vec<u64>,
+    pub(super) consensus: Vec<u16>,
     pub(super) block_at_registration: Vec<u64>,
     pub(super) alpha_stake: Vec<u64>,
     pub(super) total_stake: Vec<u64>,

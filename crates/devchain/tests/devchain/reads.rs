@@ -1,5 +1,6 @@
 //! Blocks, state and subscriptions over the RPC.
 
+use byteleap_chain::{Chain, Subtensor};
 use byteleap_devchain::{DevChain, Options, Pace, StartError};
 use byteleap_protocol::hotkey::{Keypair, Signer};
 use serde_json::{Value, json};
@@ -40,6 +41,10 @@ async fn subxt_alone_sets_weights_and_reads_them_back() {
     world.produce_blocks(1);
     progress.wait_for_finalized_success().await.unwrap();
     assert_eq!(world.weights(0).await, [(1, 21_845), (2, 65_535)]);
+    let client = Subtensor::new(&[world.chain.url().unwrap()], false).unwrap();
+    let matrix = client.weight_matrix(NETUID).await.unwrap();
+    assert_eq!(matrix.rows, [(0, vec![(1, 21_845), (2, 65_535)])].into());
+    assert_eq!(matrix.consensus[..3], [0, 16_384, 49_151], "the only validator's shares");
 }
 
 #[tokio::test]

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use byteleap_protocol::{hotkey::Hotkey, id::WorkerId};
 use byteleap_scoring::{
-    Facts, Outcome, Profile, ProfileName, Round, Rules,
+    Facts, Outcome, Profile, ProfileName, Remedy, Round, Rules,
     facts::{ChallengeFacts, ComputeTime, LeaseScore, MinerFacts, PresenceDay, WorkerFacts},
+    measure,
     presence::{Bucket, DayBits},
+    raises,
     reason::{ChallengeZero, LeaseZero, MinerZero, WorkerZero},
     rules::{Overrides, Windows, ZeroRound},
     score,
@@ -206,6 +208,39 @@ fn when_nobody_scored_the_profile_decides_and_the_documents_pay_nobody() {
         let round = score(&Rules::new(profile, Windows::default()).expect("rules"), &facts);
         assert_eq!((round.outcome, round.payable()), (outcome, payable));
     }
+}
+
+#[test]
+fn what_would_raise_a_weight_is_told_with_its_gain_the_largest_first() {
+    let failing = WorkerFacts {
+        challenges: challenged(10, 500.0)
+            .challenges
+            .into_iter()
+            .enumerate()
+            .map(|(k, challenge)| ChallengeFacts { passed: k > 2, ..challenge })
+            .collect(),
+        presence: present_for(157),
+        ..idle()
+    };
+    let miners = [miner(0, [failing]), miner(1, [leased(1.0), challenged(36, 400.0)])];
+    let facts = Facts { now_ms: NOW_MS, miners: miners.into(), ..Facts::default() };
+    let rules = Rules::default();
+    let measures = measure(rules.windows(), &facts);
+    let raises = raises(rules.profile(), &measures, &Hotkey([0; 32]));
+    let remedies: Vec<&Remedy> = raises.iter().map(|raise| &raise.remedy).collect();
+    assert_eq!(remedies[0], &Remedy::Lease);
+    assert!(
+        remedies.iter().any(|remedy| matches!(remedy, Remedy::FullPresence { absent: 144..=145, .. })),
+        "{remedies:?}"
+    );
+    assert!(raises.windows(2).all(|pair| pair[0].gain >= pair[1].gain) && raises.iter().all(|raise| raise.gain > 0.0));
+
+    let mut better = facts.clone();
+    if let Some(worker) = better.miners.values_mut().next().and_then(|miner| miner.workers.values_mut().next()) {
+        worker.lease = LeaseScore::new(1.0).expect("finite");
+    }
+    let had = score(&rules, &better).miners[0].weight;
+    assert_eq!((raises[0].weight, raises[0].gain), (had, had - score(&rules, &facts).miners[0].weight));
 }
 
 #[test]

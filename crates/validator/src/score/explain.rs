@@ -1,17 +1,20 @@
-//! One miner's score, told to a person: every number of the last round and the reason of every zero.
+//! One miner's score, told to a person: every number of a round and the reason of every zero, what changed since the round
+//! before, and what would raise it.
 //!
-//! Nothing is computed again: this renders what the round stored, as text (`Display`) or JSON (`Serialize`).
+//! What a round gave is rendered as it was stored, as text (`Display`) or JSON (`Serialize`). Only what would raise it is
+//! computed, by weighing the stored round again with one thing better.
 
 use std::fmt;
 
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_scoring::presence::Availability;
 use byteleap_scoring::rules::{AvailabilityScope, LeaseAggregate};
-use byteleap_scoring::{MinerScore, Outcome, Rules, WorkerScore};
+use byteleap_scoring::{Measures, MinerScore, Outcome, Raise, Remedy, Rules, WorkerScore, raises};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::change::{Change, Part, changes};
 use crate::store::challenge::MissedChallenge;
 use crate::store::refusal::RefusalRow;
 use crate::store::round::{RoundKey, RoundRow};
@@ -49,6 +52,21 @@ pub struct Explanation {
     pub missed: Vec<MissedChallenge>,
     /// What it was refused, the latest reason first. Nothing of this is a penalty.
     pub refusals: Vec<RefusalRow>,
+    /// What changed since the round before; none when there is no such round, or its workers are forgotten.
+    pub since: Option<Since>,
+    /// What would have raised its weight in this round, the largest gain first; empty also once its workers are forgotten.
+    pub raises: Vec<Raise>,
+}
+
+/// A comparison with the round before.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Since {
+    /// That round.
+    pub round: RoundKey,
+    /// The instant of its facts, unix milliseconds UTC.
+    pub at_ms: i64,
+    /// What differs.
+    pub changes: Vec<Change>,
 }
 
 /// Reads what the newest round says of a hotkey; none when there is no round yet.
@@ -56,7 +74,25 @@ pub struct Explanation {
 /// # Errors
 /// The store cannot be read.
 pub async fn explain(store: &Store, hotkey: Hotkey) -> Result<Option<Explanation>, StoreError> {
-    let Some(round) = store.latest_round().await? else { return Ok(None) };
+    match store.latest_round().await? {
+        Some(round) => explain_round(store, hotkey, round).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads what a round says of a hotkey.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn explain_round(store: &Store, hotkey: Hotkey, round: RoundRow) -> Result<Explanation, StoreError> {
+    let raises = match store.whole_round(&round).await? {
+        Some(whole) => {
+            let weigh = move || raises(whole.rules.profile(), &Measures::of(&whole), &hotkey);
+            tokio::task::spawn_blocking(weigh).await.unwrap_or_default()
+        }
+        None => Vec::new(),
+    };
+    let before = store.round_before(round.key).await?;
     let RoundRow { key, at_ms, block, rules, outcome, max_raw, .. } = round;
     let top_weight = store.shares_of(key).await?.iter().map(|share| share.weight).fold(0.0, f64::max);
     let miner = store.miner_score(key, hotkey).await?;
@@ -64,7 +100,13 @@ pub async fn explain(store: &Store, hotkey: Hotkey) -> Result<Option<Explanation
     let baseline = rules.windows().baseline();
     let missed = store.missed_challenges(hotkey, MAX_MISSED).await?;
     let refusals = store.refusals_of(hotkey).await?;
-    Ok(Some(Explanation {
+    let part = (miner, workers);
+    let since = match before {
+        Some(before) => since(store, hotkey, before, &part).await?,
+        None => None,
+    };
+    let (miner, workers) = part;
+    Ok(Explanation {
         hotkey,
         round: key,
         at_ms,
@@ -78,7 +120,19 @@ pub async fn explain(store: &Store, hotkey: Hotkey) -> Result<Option<Explanation
         workers,
         missed,
         refusals,
-    }))
+        since,
+        raises,
+    })
+}
+
+async fn since(store: &Store, hotkey: Hotkey, before: RoundRow, now: &Part) -> Result<Option<Since>, StoreError> {
+    let miner = store.miner_score(before.key, hotkey).await?;
+    let workers = store.worker_scores(before.key, hotkey).await?;
+    if workers.is_empty() && !now.1.is_empty() && miner.is_some() {
+        return Ok(None);
+    }
+    let changes = changes(&(miner, workers), now);
+    Ok(Some(Since { round: before.key, at_ms: before.at_ms, changes }))
 }
 
 impl fmt::Display for Explanation {
@@ -99,6 +153,13 @@ impl fmt::Display for Explanation {
         }
         writeln!(f, "workers       {}", self.workers.len())?;
         self.workers.iter().try_for_each(|worker| self.write_worker(f, worker))?;
+        if let Some(Since { round, at_ms, changes }) = &self.since {
+            let at = instant(*at_ms);
+            writeln!(f, "changed       {} factors since round {} of {at}", changes.len(), round.0)?;
+            changes.iter().try_for_each(|change| writeln!(f, "  {change}"))?;
+        }
+        writeln!(f, "would raise   {} things would have raised the weight in this round", self.raises.len())?;
+        self.raises.iter().try_for_each(|raise| write_raise(f, raise))?;
         writeln!(f, "not passed    {} of the newest challenges", self.missed.len())?;
         for MissedChallenge { challenge_id, worker_id, status, finished_at_ms, code, note } in &self.missed {
             let at = instant(*finished_at_ms);
@@ -180,6 +241,31 @@ impl Explanation {
             write!(f, ", not among the 100 that count")?;
         }
         writeln!(f, ", availability {}{}", presence(&worker.availability), why(&worker.zero))
+    }
+}
+
+fn write_raise(f: &mut fmt::Formatter<'_>, raise: &Raise) -> fmt::Result {
+    write!(f, "  +{:.6} (to {:.6}): ", raise.gain, raise.weight)?;
+    let who = raise.worker_id.as_ref().map_or_else(|| "the miner".to_owned(), ToString::to_string);
+    let hours = |buckets: &u32| f64::from(*buckets) / 12.0;
+    match &raise.remedy {
+        Remedy::ComeOnline => writeln!(f, "{who} is offline: a heartbeat"),
+        Remedy::FullPresence { absent, of } => {
+            writeln!(f, "{who} was absent {:.1} of {:.1} hours: full presence", hours(absent), hours(of))
+        }
+        Remedy::SteadyAddress { changes } => {
+            writeln!(f, "{who} changed its public address {changes} times: one that stays")
+        }
+        Remedy::PassAll { failed, of } => writeln!(f, "{who} failed {failed} of {of} challenges: all of them passed"),
+        Remedy::FullParticipation { passed, of } => {
+            writeln!(f, "{who} passed {passed} challenges: {of}, which is full participation")
+        }
+        Remedy::HoldGpus { ignored } => {
+            writeln!(f, "{who} named a GPU that is not this miner's in {ignored} challenges: its own GPUs")
+        }
+        Remedy::BeSeen => writeln!(f, "{who} is leased and was not seen for 30 minutes: a heartbeat"),
+        Remedy::BeWithinLimit => writeln!(f, "{who} is beyond the 100 oldest workers: a place among them"),
+        Remedy::Lease => writeln!(f, "{who} has no lease: one of score 1"),
     }
 }
 

@@ -6,7 +6,7 @@ use byteleap_protocol::id::{Iterations, MatrixSize, WorkerId};
 use byteleap_scoring::reason::{LeaseZero, WorkerZero};
 use byteleap_scoring::{Measures, Profile, ProfileName, weigh};
 
-use super::explain::explain;
+use super::explain::{explain, explain_round};
 use super::*;
 use crate::challenge::state::{Failure, Verdict};
 use crate::store::challenge::{NewChallenge, NewCommitment};
@@ -246,6 +246,34 @@ async fn an_explanation_names_every_factor_and_the_reason_of_a_zero() {
     assert_eq!(json["workers"][0]["zero"], "miner_not_scored");
 }
 
+async fn an_explanation_tells_what_changed_and_what_would_raise_the_weight() {
+    let store = store().await;
+    hear(&store, MINER, &["w0"], NOW_MS).await;
+    hear(&store, IDLE, &["w0", "w1"], NOW_MS).await;
+    for hotkey in [MINER, IDLE] {
+        store.set_lease(hotkey, &worker_id("w0"), LeaseScore::new(1.0).unwrap(), "test", NOW_MS).await.unwrap();
+    }
+    let scorer = scorer(&store, vec![neuron(0, MINER), neuron(1, IDLE)]);
+    scorer.score_once().await.unwrap();
+    store.set_lease(IDLE, &worker_id("w0"), LeaseScore::new(0.0).unwrap(), "test", NOW_MS).await.unwrap();
+    scorer.score_once().await.unwrap();
+
+    let told = explain(&store, IDLE).await.unwrap().unwrap();
+
+    let since = told.since.as_ref().unwrap();
+    assert_eq!(since.round, RoundKey(1));
+    let text = told.to_string();
+    for line in [
+        "  w0: lease 1.000000 -> 0.000000: its lease ended",
+        "  weight 0.500000 -> 0.000000: its share of all scores, those of others included",
+        "  +0.500000 (to 0.500000): w0 has no lease: one of score 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
+    }
+    let first = explain_round(&store, IDLE, store.round(RoundKey(1)).await.unwrap().unwrap()).await.unwrap();
+    assert_eq!((first.round, first.since.is_none(), first.miner.unwrap().weight), (RoundKey(1), true, 0.5));
+}
+
 async fn a_miner_silent_for_half_an_hour_is_offline() {
     let store = store().await;
     hear(&store, MINER, &["w0"], NOW_MS - 30 * 60_000 - 1).await;
@@ -270,6 +298,7 @@ on_both_engines!(
     the_json_of_one_explanation_is_enough_for_its_composite_and_its_value_on_chain,
     an_explanation_tells_what_did_not_pass_and_what_was_refused,
     an_explanation_names_every_factor_and_the_reason_of_a_zero,
+    an_explanation_tells_what_changed_and_what_would_raise_the_weight,
     a_miner_silent_for_half_an_hour_is_offline,
     without_a_metagraph_there_is_no_round,
 );

@@ -9,13 +9,15 @@
 //! [`lease`] (rented or not), [`challenge`] (asked, answered), [`queue`] (judged), [`refusal`] (what was not taken),
 //! [`snapshot`] (all of it at one instant), [`round`] (scored), [`submission`] (paid). [`migrate`] makes the tables they
 //! use, [`retention`] keeps them from
-//! growing for ever; [`reference`] reads the database of the Python validator, and [`import`] takes it over.
+//! growing for ever; [`reference`] reads the database of the Python validator, and [`import`] takes it over;
+//! [`crowd`] is a full subnet for benches.
 //!
 //! SQLite has one writing connection and a few reading ones over a write-ahead log; with PostgreSQL both are one pool.
 //! A transaction that returned `Ok` from its commit is on disk (`synchronous = FULL`), so callers acknowledge after it.
 
 mod bulk;
 pub mod challenge;
+mod crowd;
 pub mod gpu;
 pub mod heartbeat;
 pub mod import;

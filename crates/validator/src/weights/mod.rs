@@ -2,11 +2,12 @@
 //!
 //! [`vector`] turns the round's shares into what the chain accepts at this block; [`pace`] says from which block on it
 //! may be sent; [`Submitter::submit`] writes the vector down, sends it and writes down its fate; [`run`] does this
-//! whenever it is time. [`report`] shows it to a person.
+//! whenever it is time. [`report`] shows it to a person, [`diff`] holds it against what others say.
 //!
 //! A submission is one immutable object: round, block, uids, values and version key, stored before it is sent. What was
 //! sent and not seen again is never sent twice blindly: the chain's `LastUpdate` tells whether it arrived.
 
+pub mod diff;
 pub mod pace;
 pub mod report;
 pub mod vector;
@@ -20,6 +21,7 @@ use byteleap_daemon::failpoint;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::WeightSettings;
+use crate::score::replay::ReplayError;
 use crate::store::round::RoundRow;
 use crate::store::submission::{Fate, SubmissionKey, SubmissionRow, SubmissionStatus};
 use crate::store::{Store, StoreError};
@@ -43,6 +45,9 @@ pub enum WeightsError {
     /// Nothing was scored so far.
     #[error("no scoring round yet")]
     NoRound,
+    /// A stored round cannot be scored again.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     /// Scoring has stopped.
     #[error("the newest scoring round is older than weights.max_round_age ({0} s): see in the log why scoring stopped")]
     RoundTooOld(u64),
@@ -70,9 +75,9 @@ impl WeightsError {
     fn needs_a_person(&self) -> bool {
         match self {
             Self::RoundTooOld(_) | Self::NotRegistered(_) | Self::NoPermit | Self::VersionKey { .. } => true,
-            Self::Vector(VectorError::NoOwner) => true,
+            Self::Vector(VectorError::NoBurner) => true,
             Self::Chain(error) => !error.is_temporary() && !matches!(error, ChainError::Unknown { .. }),
-            Self::Store(_) | Self::NoRound | Self::Vector(_) => false,
+            Self::Store(_) | Self::NoRound | Self::Replay(_) | Self::Vector(_) => false,
         }
     }
 }
@@ -88,6 +93,8 @@ pub struct Prepared {
     pub weights: Weights,
     /// Whom it does not pay though the round does.
     pub dropped: Vec<vector::Dropped>,
+    /// What is burned: by which uid, and what share of the whole.
+    pub burned: Option<(u16, f64)>,
 }
 
 /// Sets weights for one hotkey.
@@ -179,8 +186,9 @@ impl Submitter {
             return Err(WeightsError::RoundTooOld(self.settings.max_round_age.as_secs()));
         }
         let shares = self.store.shares_of(round.key).await?;
-        let (weights, dropped) = vector::build(&round, &shares, metagraph, rules, own.uid, &self.settings)?;
-        Ok(Prepared { round, block: metagraph.block, weights, dropped })
+        let built = vector::build(&round, &shares, metagraph, rules, own.uid, &self.settings)?;
+        let vector::Built { weights, dropped, burned } = built;
+        Ok(Prepared { round, block: metagraph.block, weights, dropped, burned })
     }
 
     /// Writes the vector down, sends it, and writes down its fate.

@@ -1,11 +1,15 @@
-//! What `byteleap-validator weights show | preview | submit` print.
+//! What `byteleap-validator weights show | preview | submit | diff` print.
 
 use std::fmt::{self, Write};
 
 use byteleap_chain::Receipt;
+use byteleap_scoring::{Profile, ProfileName};
+use serde::Serialize;
 
 use super::vector::{DropReason, Dropped};
 use super::{Prepared, REMEMBERED, Submitter, WeightsError};
+use crate::score::replay::replay;
+use crate::store::round::RoundKey;
 use crate::store::submission::SubmissionRow;
 use crate::store::{Store, StoreError};
 
@@ -18,16 +22,46 @@ pub enum WeightsCommand {
     Preview,
     /// Send the vector now, whatever the tempo.
     Submit,
+    /// Hold the vector that would be sent now against the chain's for us, its consensus, and other validators'.
+    Diff {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Score a stored round again under another profile and show the difference, without the network.
+    Replay {
+        /// The round; without it the newest.
+        round: Option<i64>,
+        /// The profile; without it what is configured, `--set scoring.…` included.
+        #[arg(long)]
+        profile: Option<ProfileName>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Does what a `weights` command says and answers with its text.
 ///
 /// # Errors
 /// Whatever forbids to set weights, or the store.
-pub async fn command(submitter: &Submitter, command: WeightsCommand) -> Result<String, WeightsError> {
+pub async fn command(
+    submitter: &Submitter,
+    scoring: &Profile,
+    command: WeightsCommand,
+) -> Result<String, WeightsError> {
     match command {
         WeightsCommand::Show => Ok(show(&submitter.store).await?),
         WeightsCommand::Preview => Ok(submitter.prepare().await?.to_string()),
+        WeightsCommand::Diff { json } => {
+            let difference = submitter.diff().await?;
+            Ok(if json { json_of(&difference) } else { difference.to_string() })
+        }
+        WeightsCommand::Replay { round, profile, json } => {
+            let profile = profile.map_or_else(|| scoring.clone(), Profile::named);
+            let replay = replay(&submitter.store, round.map(RoundKey), &profile).await?;
+            Ok(if json { json_of(&replay) } else { replay.to_string() })
+        }
         WeightsCommand::Submit => {
             let (prepared, receipt) = submitter.submit().await?;
             let outcome = match receipt {
@@ -39,6 +73,10 @@ pub async fn command(submitter: &Submitter, command: WeightsCommand) -> Result<S
             Ok(format!("{prepared}{outcome}\n"))
         }
     }
+}
+
+fn json_of(value: &impl Serialize) -> String {
+    format!("{:#}\n", serde_json::json!(value))
 }
 
 /// The last submissions, newest first, and the vector of the newest.
@@ -86,6 +124,9 @@ impl fmt::Display for Prepared {
                 DropReason::Own => "this validator itself",
             };
             writeln!(f, "left out: uid {uid}, {hotkey}: {reason}")?;
+        }
+        if let Some((uid, share)) = self.burned {
+            writeln!(f, "burned: {:.4}% of the weight, by uid {uid}", share * 100.0)?;
         }
         write!(f, "{}", Table(self.weights.pairs().collect()))
     }

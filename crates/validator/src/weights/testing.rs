@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use byteleap_chain::{Hotkey, Neuron, Rules};
 
-use crate::config::WeightSettings;
+use crate::config::{Burn, BurnUid, WeightSettings};
 
 /// A registered hotkey without anything special.
 pub(crate) fn neuron(uid: u16, hotkey: Hotkey) -> Neuron {
@@ -48,5 +48,6 @@ pub(crate) fn settings() -> WeightSettings {
         version_key: 9_010_000,
         enforce_limits: true,
         max_round_age: Duration::from_secs(30 * 60),
+        burn: Burn { share: 0.0, uid: BurnUid::Owner },
     }
 }

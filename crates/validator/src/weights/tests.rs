@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use byteleap_chain::{Epoch, FixedChain, Head, Hotkey, Keypair};
+use byteleap_chain::{Epoch, FixedChain, Head, Hotkey, Keypair, WeightMatrix};
 use byteleap_daemon::clock::ManualClock;
 use byteleap_protocol::id::WorkerId;
-use byteleap_scoring::Rules as ScoringRules;
+use byteleap_scoring::{Profile, ProfileName, Rules as ScoringRules};
 
 use super::report::{WeightsCommand, command};
 use super::testing::{chain_rules, neuron, settings};
@@ -38,6 +38,9 @@ impl Chain for Lossy {
     }
     async fn metagraph(&self, netuid: u16) -> Result<Metagraph, ChainError> {
         self.chain.metagraph(netuid).await
+    }
+    async fn weight_matrix(&self, netuid: u16) -> Result<WeightMatrix, ChainError> {
+        self.chain.weight_matrix(netuid).await
     }
     async fn rules(&self, netuid: u16) -> Result<Rules, ChainError> {
         self.chain.rules(netuid).await
@@ -226,7 +229,8 @@ async fn the_task_sets_weights_as_blocks_pass_and_ends_when_stopped() {
 
 async fn an_operator_sees_what_would_be_sent_sends_it_and_sees_what_became_of_it() {
     let scene = Scene::new().await;
-    let told = |what| command(&scene.submitter, what);
+    let profile = Profile::default();
+    let told = |what| command(&scene.submitter, &profile, what);
     assert_eq!(told(WeightsCommand::Show).await.unwrap(), "no weights were submitted yet\n");
     let preview = told(WeightsCommand::Preview).await.unwrap();
     assert_eq!(
@@ -240,7 +244,52 @@ async fn an_operator_sees_what_would_be_sent_sends_it_and_sees_what_became_of_it
     assert!(shown.starts_with("1: included, round 1, read at block 1000, 1 uids, in block 1000, 0x"), "{shown}");
 }
 
+async fn our_vector_is_held_against_the_chain_the_consensus_and_others() {
+    let scene = Scene::new().await;
+    let other = Keypair::from_seed(&[8; 32]);
+    scene.chain.chain.change_metagraph(|metagraph| {
+        metagraph.neurons[0].total_stake = 10;
+        let validator = Neuron { validator_permit: true, total_stake: 30, ..neuron(2, other.hotkey()) };
+        metagraph.neurons.push(validator);
+    });
+    let before = scene.submitter.diff().await.unwrap();
+    assert_eq!((before.moved_from_chain, before.moved_from_consensus, before.validators.len()), (None, None, 0));
+    let theirs = Weights::emit(&[(0, 1.0), (1, 3.0)], 0).unwrap().unwrap();
+    scene.chain.chain.set_weights(NETUID, &theirs, &other).await.unwrap();
+    scene.submitter.submit().await.unwrap();
+
+    let after = scene.submitter.diff().await.unwrap();
+
+    assert_eq!(after.moved_from_chain, Some(0.0));
+    let differ = |moved: f64| (moved * 100.0).round();
+    assert_eq!((after.validators[0].uid, differ(after.validators[0].moved)), (2, 25.0));
+    assert_eq!(after.moved_from_consensus.map(differ), Some(25.0));
+    assert_eq!(after.paid.iter().map(|paid| (paid.uid, differ(paid.ours))).collect::<Vec<_>>(), [(0, 0.0), (1, 100.0)]);
+    let text = after.to_string();
+    assert!(text.contains("chain       0.0000% differ"), "{text}");
+    assert!(text.contains("    1  100.0000%  100.0000%   74.9996%"), "{text}");
+}
+
+async fn a_round_is_scored_again_under_another_profile() {
+    let scene = Scene::new().await;
+    let replay = async |profile| {
+        let command = WeightsCommand::Replay { round: Some(1), profile, json: true };
+        let text = super::report::command(&scene.submitter, &Profile::default(), command).await?;
+        Ok::<serde_json::Value, WeightsError>(serde_json::from_str(&text).unwrap())
+    };
+    let same = replay(None).await.unwrap();
+    assert_eq!((&same["same"], &same["miners"][0]["stored_score"]), (&true.into(), &0.9.into()));
+    let other = replay(Some(ProfileName::Docs1000)).await.unwrap();
+    assert_eq!((&other["same"], &other["miners"][0]["replayed_score"]), (&false.into(), &1.0.into()));
+    assert_eq!(other["moved"], 0.0, "it is the only one");
+    let unknown = WeightsCommand::Replay { round: Some(9), profile: None, json: false };
+    let refused = command(&scene.submitter, &Profile::default(), unknown).await.unwrap_err();
+    assert!(refused.to_string().contains("no such scoring round"));
+}
+
 on_both_engines!(
+    our_vector_is_held_against_the_chain_the_consensus_and_others,
+    a_round_is_scored_again_under_another_profile,
     weights_are_sent_when_the_tempo_is_over_and_then_not_again,
     a_refusal_is_kept_with_its_reason_and_tried_again_later,
     what_arrived_unseen_is_recognised_and_not_sent_twice,

@@ -6,7 +6,7 @@ use byteleap_chain::{Hotkey, Limits, Metagraph, Rules, Weights};
 use byteleap_scoring::Outcome;
 use serde::Serialize;
 
-use crate::config::WeightSettings;
+use crate::config::{Burn, BurnUid, WeightSettings};
 use crate::store::round::{RoundRow, ShareRow};
 
 /// Why a round pays nobody.
@@ -15,9 +15,12 @@ pub enum VectorError {
     /// Nobody scored, or nobody who scored is still there.
     #[error("nobody to pay: the round scored no miner that is still registered")]
     Nobody,
-    /// The round is to be burned, and the subnet's owner has no uid to burn it with.
-    #[error("the profile burns this round, but the subnet owner's hotkey is not registered")]
-    NoOwner,
+    /// Weight is to be burned, and there is nobody to burn it by.
+    #[error(
+        "weight is to be burned (weights.burn.share or scoring.zero_round), but weights.burn.uid names nobody who is \
+         registered, or this validator itself"
+    )]
+    NoBurner,
     /// The shares are no weights.
     #[error("the round's shares are not weights: {0}")]
     NotWeights(#[from] byteleap_chain::WeightsError),
@@ -44,6 +47,17 @@ pub enum DropReason {
     Own,
 }
 
+/// A vector, and how it differs from the round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Built {
+    /// Whom it pays, and how much.
+    pub weights: Weights,
+    /// Whom it does not pay though the round does.
+    pub dropped: Vec<Dropped>,
+    /// What is burned: by which uid, and what share of the whole.
+    pub burned: Option<(u16, f64)>,
+}
+
 /// Builds the vector of a round: by uid, without ourselves and without whoever registered after the round; uids that
 /// only fill a vector too short for the chain come last, our own at the very end where no other is left.
 ///
@@ -56,7 +70,7 @@ pub fn build(
     rules: &Rules,
     own_uid: u16,
     settings: &WeightSettings,
-) -> Result<(Weights, Vec<Dropped>), VectorError> {
+) -> Result<Built, VectorError> {
     let mut dropped = Vec::new();
     let mut pairs = Vec::new();
     for share in shares {
@@ -73,9 +87,14 @@ pub fn build(
         };
         dropped.push(Dropped { hotkey: share.hotkey, uid: share.uid, reason });
     }
-    if round.outcome == Outcome::Burn {
-        pairs = vec![(metagraph.owner_uid().ok_or(VectorError::NoOwner)?, 1.0)];
-    }
+    let share = if round.outcome == Outcome::Burn { 1.0 } else { settings.burn.share };
+    let burned = if share > 0.0 && (share == 1.0 || !pairs.is_empty()) {
+        let uid = burner(&settings.burn, metagraph, own_uid).ok_or(VectorError::NoBurner)?;
+        pairs = burn(&pairs, uid, share);
+        Some((uid, share))
+    } else {
+        None
+    };
     pairs.sort_by_key(|(uid, _)| *uid);
     let weights = if settings.enforce_limits {
         let limits = Limits {
@@ -89,14 +108,35 @@ pub fn build(
     } else {
         Weights::emit(&pairs, settings.version_key)
     };
-    Ok((weights?.ok_or(VectorError::Nobody)?, dropped))
+    Ok(Built { weights: weights?.ok_or(VectorError::Nobody)?, dropped, burned })
+}
+
+/// By whose uid weight is burned; ours would not be counted.
+fn burner(burn: &Burn, metagraph: &Metagraph, own_uid: u16) -> Option<u16> {
+    let uid = match burn.uid {
+        BurnUid::Owner => metagraph.owner_uid(),
+        BurnUid::Fixed(uid) => Some(uid).filter(|uid| usize::from(*uid) < metagraph.neurons.len()),
+    };
+    uid.filter(|uid| *uid != own_uid)
+}
+
+/// Shares of one, of which `share` goes to `uid` beside what it has (validator spec 6.4).
+fn burn(pairs: &[(u16, f64)], uid: u16, share: f64) -> Vec<(u16, f64)> {
+    let sum: f64 = pairs.iter().map(|(_, weight)| weight).sum();
+    let mut shares: BTreeMap<u16, f64> = pairs
+        .iter()
+        .map(|(of, weight)| (*of, weight / sum * (1.0 - share)))
+        .filter(|(_, weight)| *weight > 0.0)
+        .collect();
+    *shares.entry(uid).or_default() += share;
+    shares.into_iter().collect()
 }
 
 /// How much of the whole went elsewhere between two vectors: half the sum of the differences of all shares, 0 to 1.
 #[must_use]
 pub fn moved_share(new: &[(u16, u16)], old: &[(u16, u16)]) -> f64 {
     let sum = |pairs: &[(u16, u16)]| pairs.iter().map(|(_, value)| f64::from(*value)).sum::<f64>();
-    let (new_sum, old_sum) = (sum(new), sum(old));
+    let (new_sum, old_sum) = (sum(new).max(1.0), sum(old).max(1.0));
     let mut differences: BTreeMap<u16, f64> = BTreeMap::new();
     for (uid, value) in new {
         *differences.entry(*uid).or_default() += f64::from(*value) / new_sum;
@@ -147,7 +187,7 @@ mod tests {
     }
 
     fn built(pairs: &[(u16, f64)], metagraph: &Metagraph, rules: &Rules) -> (Vec<(u16, u16)>, Vec<Dropped>) {
-        let (weights, dropped) =
+        let Built { weights, dropped, .. } =
             build(&round(), &shares(pairs), metagraph, rules, OWN, &settings()).expect("somebody to pay");
         (weights.pairs().collect(), dropped)
     }
@@ -175,20 +215,39 @@ mod tests {
         let rules = Rules { min_allowed_weights: 3, ..chain_rules() };
         assert_eq!(built(&[(2, 1.0)], &metagraph(), &rules).0, [(2, 65_535), (OWNER, 1), (1, 1)]);
         let unlimited = WeightSettings { enforce_limits: false, ..settings() };
-        let (weights, _) = build(&round(), &shares(&[(2, 1.0)]), &metagraph(), &rules, OWN, &unlimited).unwrap();
-        assert_eq!(weights.uids(), [2]);
+        let built = build(&round(), &shares(&[(2, 1.0)]), &metagraph(), &rules, OWN, &unlimited).unwrap();
+        assert_eq!(built.weights.uids(), [2]);
     }
 
     #[test]
     fn a_round_that_pays_nobody_sends_nothing_and_a_burned_one_pays_the_owner() {
         let build = |round: &RoundRow, metagraph: &Metagraph| {
-            build(round, &[], metagraph, &chain_rules(), OWN, &settings()).map(|(weights, _)| weights)
+            build(round, &[], metagraph, &chain_rules(), OWN, &settings()).map(|built| built.weights)
         };
         assert_eq!(build(&round(), &metagraph()), Err(VectorError::Nobody));
         let burned = RoundRow { outcome: Outcome::Burn, ..round() };
         assert_eq!(build(&burned, &metagraph()).unwrap().uids(), [OWNER]);
         let ownerless = Metagraph { owner_hotkey: hotkey(99), ..metagraph() };
-        assert_eq!(build(&burned, &ownerless), Err(VectorError::NoOwner));
+        assert_eq!(build(&burned, &ownerless), Err(VectorError::NoBurner));
+    }
+
+    #[test]
+    fn a_burned_share_leaves_the_rest_in_proportion() {
+        let burning = |share, uid| {
+            let settings = WeightSettings { burn: Burn { share, uid }, ..settings() };
+            let paid = [(1, 0.5), (2, 0.25), (OWN, 0.25)];
+            build(&round(), &shares(&paid), &metagraph(), &chain_rules(), OWN, &settings)
+        };
+        let half = burning(0.5, BurnUid::Owner).unwrap();
+        assert_eq!(half.weights.pairs().collect::<Vec<_>>(), [(1, 43_690), (2, 21_845), (OWNER, 65_535)]);
+        assert_eq!(half.burned, Some((OWNER, 0.5)));
+        let beside = burning(0.5, BurnUid::Fixed(2)).unwrap();
+        assert_eq!(beside.weights.pairs().collect::<Vec<_>>(), [(1, 32_768), (2, 65_535)], "a third and two thirds");
+        assert_eq!(burning(1.0, BurnUid::Owner).unwrap().weights.uids(), [OWNER]);
+        assert_eq!(burning(0.0, BurnUid::Owner).unwrap().burned, None);
+        for nobody in [BurnUid::Fixed(6), BurnUid::Fixed(OWN)] {
+            assert_eq!(burning(0.5, nobody), Err(VectorError::NoBurner));
+        }
     }
 
     #[test]
@@ -206,7 +265,7 @@ mod tests {
         ) {
             let pairs: Vec<(u16, f64)> = (0_u16..).zip(weights).collect();
             let rules = Rules { min_allowed_weights, ..chain_rules() };
-            if let Ok((weights, _)) = build(&round(), &shares(&pairs), &metagraph(), &rules, OWN, &settings()) {
+            if let Ok(Built { weights, .. }) = build(&round(), &shares(&pairs), &metagraph(), &rules, OWN, &settings()) {
                 prop_assert!(min_allowed_weights > 5 || !weights.uids().contains(&OWN));
                 prop_assert_eq!(weights.values().iter().max(), Some(&u16::MAX));
                 prop_assert!(weights.uids().len() >= usize::from(min_allowed_weights.min(6)));
