@@ -10,10 +10,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use byteleap_chain::timelock::Beacon;
+use byteleap_compute::gpu::verify::Tolerance;
 use byteleap_daemon::admin;
 use byteleap_daemon::config::{Config, Error, Key, Problem, Source};
 use byteleap_daemon::logging;
-use byteleap_protocol::challenge::{ChallengeKind, TimeoutSeconds};
+use byteleap_protocol::challenge::TimeoutSeconds;
+use byteleap_protocol::gpu_signature::CommitmentKey;
 use byteleap_protocol::id::{Iterations, MatrixSize};
 use byteleap_protocol::synapse::SynapseKind;
 use byteleap_scoring::rules::{
@@ -21,13 +23,16 @@ use byteleap_scoring::rules::{
     Rules as ScoringRules, Windows, ZeroRound,
 };
 
-use crate::challenge::Rules as ChallengeRules;
 use crate::challenge::verify::Pace;
+use crate::challenge::{CpuRules, GpuRules, Kinds, Rules as ChallengeRules, Spread};
 use crate::store::DatabaseUrl;
 use crate::store::retention::Kept;
 
 /// A day in seconds: the longest interval of any loop.
 const DAY_S: i64 = 86_400;
+
+/// The public network's key ([`byteleap_protocol::gpu_signature::NETWORK_PUBLIC_KEY`]), as the default of a list.
+const TRUSTED_KEYS: &str = r#"["045db4dcfa2559220159eba6bb8b7f16e4c4962bb9d862a7df8a1ce4138c01e14533213760877d4eaba3f84a7e1e1b29cb0f3320ff90f01dc206c22cffc0b09afb"]"#;
 
 /// The validator's table of keys.
 pub const KEYS: &[Key] = &[
@@ -82,8 +87,8 @@ pub const KEYS: &[Key] = &[
     .default("120"),
     Key::integer("validation.proof_queue_max_size", 1, i64::MAX, "read for the sake of old files: proofs are on disk")
         .default("1000"),
-    Key::text("validation.challenge_type", "cpu_matrix or gpu_matrix; this version issues no gpu_matrix")
-        .check(challenge_kind)
+    Key::text("validation.challenge_type", "cpu_matrix, gpu_matrix, or both: in turn to workers that can do both")
+        .parsed::<Kinds>()
         .default("gpu_matrix"),
     Key::integer("validation.cpu.matrix_size", 100, 10_000, "side of the matrices before variation").default("2000"),
     Key::float("validation.cpu.size_variance", 0.0, 0.5, "share by which the side varies").default("0.1"),
@@ -112,6 +117,11 @@ pub const KEYS: &[Key] = &[
     Key::list("validation.gpu.model_allowlist", "models that are challenged; empty: any").default(
         r#"["RTX 3090", "RTX 4090", "RTX 5090", "A100-SXM4-80GB", "A100 80GB", "A100-PCIE-80GB", "H100 80GB", "H100-PCIE-80GB", "H100 94GB", "H200", "B200"]"#,
     ),
+    Key::list("gpu.trusted_keys", "P-256 keys, as hexadecimal points, whose signature under a GPU's commitment counts")
+        .parsed::<CommitmentKey>()
+        .default(TRUSTED_KEYS),
+    Key::boolean("gpu.accept_host_keys", "let a worker's own key sign too: for networks where every host is trusted")
+        .default("false"),
     Key::float("weight_management.score_weights.lease_weight", 0.0, 1000.0, "share of leases; null: the profile's"),
     Key::float("weight_management.score_weights.challenge_weight", 0.0, 1000.0, "share of challenges; null: the profile's"),
     Key::integer("weight_management.availability.window_hours", 1, 8760, "hours over which presence counts")
@@ -272,6 +282,7 @@ impl Settings {
             problems.push(problem);
             ScoringRules::default()
         });
+        problems.extend(targets(config));
         let challenge = challenge(config);
         match challenge {
             Ok(challenge) if problems.is_empty() => Ok(Self {
@@ -340,10 +351,10 @@ pub fn advice(config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if config.get::<String>("validation.challenge_type") == ChallengeKind::GpuMatrix.as_str() {
+    if config.get("gpu.accept_host_keys") {
         advice.push(
-            "validation.challenge_type is gpu_matrix, which this version does not issue: no worker is challenged until \
-             it is cpu_matrix"
+            "gpu.accept_host_keys is true: whoever runs a worker can sign for GPUs that do not exist; leave it to networks \
+             of your own"
                 .to_owned(),
         );
     }
@@ -365,10 +376,6 @@ fn synapse(name: &str) -> Result<(), String> {
     SynapseKind::from_name(name).map(drop).ok_or_else(|| format!("one of {}", names()))
 }
 
-fn challenge_kind(text: &str) -> Result<(), String> {
-    ChallengeKind::from_text(text).map(drop).ok_or_else(|| "cpu_matrix or gpu_matrix".to_owned())
-}
-
 /// What a checked value says; the table's bounds are the type's, so this does not fail on a loaded configuration.
 fn within<T, E: ToString>(config: &Config, name: &str, made: Result<T, E>) -> Result<T, Problem> {
     made.map_err(|error| config.problem(name, error.to_string()))
@@ -376,9 +383,8 @@ fn within<T, E: ToString>(config: &Config, name: &str, made: Result<T, E>) -> Re
 
 fn challenge(config: &Config) -> Result<ChallengeRules, Problem> {
     let milliseconds = |name: &str| config.get::<i64>(name) * 1000;
-    let kind: String = config.get("validation.challenge_type");
     Ok(ChallengeRules {
-        kind: ChallengeKind::from_text(&kind).unwrap_or(ChallengeKind::GpuMatrix),
+        kinds: config.parsed("validation.challenge_type"),
         interval_ms: milliseconds("validation.challenge_interval"),
         timeout: within(
             config,
@@ -387,20 +393,54 @@ fn challenge(config: &Config) -> Result<ChallengeRules, Problem> {
         )?,
         commitment_grace_ms: milliseconds("validation.commitment_grace"),
         proof_timeout_ms: milliseconds("validation.proof_timeout"),
-        matrix_size: within(
-            config,
-            "validation.cpu.matrix_size",
-            MatrixSize::for_cpu(config.get("validation.cpu.matrix_size")),
-        )?,
-        size_variance: config.get("validation.cpu.size_variance"),
-        iterations: within(
-            config,
-            "validation.cpu.iterations",
-            Iterations::new(config.get("validation.cpu.iterations")),
-        )?,
-        row_count: config.get("validation.cpu.verification.row_verification_count"),
-        row_count_variance: config.get("validation.cpu.verification.row_verification_count_variance"),
+        cpu: CpuRules {
+            matrix_size: number(config, "validation.cpu.matrix_size", MatrixSize::for_cpu)?,
+            size_variance: config.get("validation.cpu.size_variance"),
+            iterations: number(config, "validation.cpu.iterations", Iterations::new)?,
+            rows: spread(config, "validation.cpu.verification.row_verification_count"),
+        },
+        gpu: GpuRules {
+            matrix_size: number(config, "validation.gpu.matrix_size", MatrixSize::new)?,
+            size_variance: config.get("validation.gpu.size_variance"),
+            iterations: number(config, "validation.gpu.iterations", Iterations::new)?,
+            coordinates: spread(config, "validation.gpu.verification.coordinate_sample_count"),
+            rows: spread(config, "validation.gpu.verification.row_verification_count"),
+            tolerance: Tolerance {
+                absolute: config.get("validation.gpu.verification.abs_tolerance"),
+                relative: config.get("validation.gpu.verification.rel_tolerance"),
+                success_rate: config.get("validation.gpu.verification.success_rate_threshold"),
+                row_sample_rate: config.get("validation.gpu.verification.row_sample_rate"),
+            },
+            model_allowlist: config
+                .get::<Vec<String>>("validation.gpu.model_allowlist")
+                .iter()
+                .map(|entry| entry.to_lowercase())
+                .collect(),
+            trusted_keys: config
+                .get::<Vec<String>>("gpu.trusted_keys")
+                .iter()
+                .filter_map(|key| key.parse().ok())
+                .collect(),
+            accept_host_keys: config.get("gpu.accept_host_keys"),
+        },
     })
+}
+
+fn number<T, E: ToString>(config: &Config, name: &str, make: impl Fn(u32) -> Result<T, E>) -> Result<T, Problem> {
+    within(config, name, make(config.get(name)))
+}
+
+/// A count with the share by which it varies, which stands beside it.
+fn spread(config: &Config, name: &str) -> Spread {
+    Spread { base: config.get(name), variance: config.get(&format!("{name}_variance")) }
+}
+
+/// A GPU challenge without anything to show would prove nothing.
+fn targets(config: &Config) -> Option<Problem> {
+    let (elements, rows) =
+        ("validation.gpu.verification.coordinate_sample_count", "validation.gpu.verification.row_verification_count");
+    let asks_nothing = config.get::<u32>(elements) == 0 && config.get::<u32>(rows) == 0;
+    asks_nothing.then(|| config.problem(elements, format!("found 0 here and in {rows}, expected one above 0")))
 }
 
 /// -1 leaves one processor to everything else.
@@ -448,6 +488,7 @@ mod tests {
     use std::path::Path;
 
     use byteleap_daemon::config::{Sources, example};
+    use byteleap_protocol::gpu_signature::NETWORK_PUBLIC_KEY;
 
     use super::*;
 
@@ -512,8 +553,11 @@ mod tests {
         assert!(old.warnings().is_empty(), "{:?}", old.warnings());
         let settings = Settings::read(&old).unwrap();
         assert_eq!(settings.scoring.profile().lease_weight, 0.70);
-        assert_eq!(settings.challenge.kind, ChallengeKind::GpuMatrix);
-        assert_eq!(advice(&old).len(), 3);
+        assert_eq!(settings.challenge.kinds, Kinds::Gpu);
+        assert_eq!(settings.challenge.gpu.model_allowlist, ["rtx 4090"]);
+        assert_eq!(settings.challenge.gpu.trusted_keys, [NETWORK_PUBLIC_KEY.parse().unwrap()]);
+        assert!(!settings.challenge.gpu.accept_host_keys);
+        assert_eq!(advice(&old).len(), 2);
         assert!(!old.effective().contains("secret"));
     }
 
@@ -532,5 +576,31 @@ mod tests {
         let error = Settings::read(&config(&format!("{REQUIRED}{zeros}")).unwrap()).unwrap_err();
         let subjects: Vec<_> = error.problems.iter().map(|problem| problem.subject.as_str()).collect();
         assert_eq!(subjects, ["validation.verification_concurrent", "scoring.profile"]);
+    }
+
+    #[test]
+    fn a_gpu_challenge_has_something_to_show_and_known_keys() {
+        let with = |gpu: &str| config(&format!("{REQUIRED}{gpu}"));
+        let nothing = "validation:\n  gpu:\n    verification:\n      coordinate_sample_count: 0\n      \
+                       row_verification_count: 0\n";
+        let error = Settings::read(&with(nothing).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("coordinate_sample_count"), "{error}");
+        assert!(with("gpu:\n  trusted_keys: [\"04ab\"]\n").is_err());
+        let own = with("gpu:\n  trusted_keys: []\n  accept_host_keys: true\n").unwrap();
+        assert!(Settings::read(&own).unwrap().challenge.gpu.trusted_keys.is_empty());
+        assert!(advice(&own).iter().any(|advice| advice.contains("gpu.accept_host_keys")));
+    }
+
+    #[test]
+    fn the_kinds_of_challenges_are_those_of_the_specification_or_both() {
+        let kinds = |text: &str| {
+            let loaded = config(&format!("{REQUIRED}validation:\n  challenge_type: {text}\n"));
+            loaded.map(|config| Settings::read(&config).unwrap().challenge.kinds)
+        };
+        assert_eq!(
+            [kinds("cpu_matrix"), kinds("gpu_matrix"), kinds("both")].map(Result::unwrap),
+            [Kinds::Cpu, Kinds::Gpu, Kinds::Both]
+        );
+        assert!(kinds("gpu").unwrap_err().to_string().contains("cpu_matrix, gpu_matrix or both"));
     }
 }

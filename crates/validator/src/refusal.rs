@@ -1,8 +1,10 @@
 //! Why a request was not served, as the caller reads it: what [`crate::challenge`] finds wrong and [`crate::desk`] answers.
 
 use byteleap_protocol::code::ErrorCode;
+use byteleap_protocol::id::Unit;
 use byteleap_protocol::payload::ErrorAnswer;
 
+use crate::challenge::state::UnitFault;
 use crate::store::StoreError;
 
 /// Why a request was not served. The text goes to the peer.
@@ -26,12 +28,26 @@ pub enum Refusal {
     /// Not exactly one commitment, of the processor.
     #[error("Expected exactly one commitment, uuid -1")]
     Commitments,
+    /// No GPU, one twice, too many, or the processor among them.
+    #[error("Expected one commitment for each of 1 to 16 GPUs")]
+    GpuCommitments,
+    /// Nothing of the commitment is believed, and the challenge has failed by that.
+    #[error("No GPU of the commitment is accepted; {unit}: {fault}")]
+    Units {
+        /// The first GPU.
+        unit: Unit,
+        /// What is wrong with it.
+        fault: UnitFault,
+    },
     /// A root that a matrix of this size cannot have.
     #[error("Merkle root has the wrong length")]
     Root,
     /// Not exactly one proof, of the processor.
     #[error("Expected exactly one proof, uuid -1")]
     Proofs,
+    /// No GPU, one twice, or one that was not asked for.
+    #[error("Expected one proof for each GPU that was to be opened")]
+    GpuProofs,
     /// Not exactly what was asked for.
     #[error("Expected {rows} row hashes, {rows} Merkle proofs and no coordinate values")]
     Lengths {
@@ -52,9 +68,10 @@ impl Refusal {
             Self::NotCommitted => "not_committed",
             Self::Expired => "expired",
             Self::OtherWorker => "other_worker",
-            Self::Commitments => "wrong_commitments",
+            Self::Commitments | Self::GpuCommitments => "wrong_commitments",
+            Self::Units { fault, .. } => fault.code(),
             Self::Root => "wrong_root",
-            Self::Proofs => "wrong_proofs",
+            Self::Proofs | Self::GpuProofs => "wrong_proofs",
             Self::Lengths { .. } => "wrong_lengths",
             Self::Internal => return None,
         })

@@ -179,7 +179,14 @@ impl Shared<'_> {
         let scheduler = Scheduler::new(store.clone(), rules, members.clone(), Arc::clone(clock));
         tasks.service("scheduler", |stop| endless(schedule(scheduler, stop)));
         let name = format!("{OWN_CLAIMS}{}", Uuid::new_v4());
-        let verifier = Verifier::new(store.clone(), Arc::clone(clock), proof_arrived, name, settings.verification);
+        let verifier = Verifier::new(
+            store.clone(),
+            Arc::clone(clock),
+            proof_arrived,
+            name,
+            settings.verification,
+            settings.challenge.gpu.tolerance,
+        );
         tasks.restarting("verifier", RESTART_PAUSE, move |stop| verifier.clone().run(stop));
     }
 

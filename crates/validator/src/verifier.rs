@@ -73,7 +73,14 @@ pub async fn start(
     }
     let name = format!("verifier-{}", Uuid::new_v4());
     let pace = Pace { idle: settings.verification.idle.min(LONGEST_IDLE), ..settings.verification };
-    let verifier = Verifier::new(store.clone(), Arc::clone(&clock), Arc::new(Notify::new()), name.clone(), pace);
+    let verifier = Verifier::new(
+        store.clone(),
+        Arc::clone(&clock),
+        Arc::new(Notify::new()),
+        name.clone(),
+        pace,
+        settings.challenge.gpu.tolerance,
+    );
     tasks.restarting("verifier", RESTART_PAUSE, move |stop| verifier.clone().run(stop));
 
     let admin = Admin::bind(settings.admin).await?;

@@ -12,6 +12,8 @@ use crate::store::{Store, StoreError};
 
 /// Challenges in one answer: one for each active worker.
 const MAX_BATCH: i64 = ACTIVE_WORKERS as i64;
+/// What `target_gpu_id` is.
+const EVERY_GPU: i64 = -1;
 
 /// Answers a poll. The batch is on disk as `sent` before it leaves, so a lost answer costs the miner its turn and
 /// never gives it a second try at the same challenge.
@@ -28,13 +30,14 @@ pub async fn deliver(store: &Store, rules: &Rules, caller: Hotkey, now_ms: i64) 
 }
 
 fn item(challenge: ChallengeRow, rules: &Rules) -> ChallengeItem {
+    let is_gpu = challenge.kind == ChallengeKind::GpuMatrix;
     let data = ChallengeData {
-        challenge_type: Some(ChallengeKind::CpuMatrix),
+        challenge_type: Some(challenge.kind),
         matrix_size: challenge.size,
         seed: challenge.seed,
         iterations: challenge.iterations,
-        mode: None,
-        target_gpu_id: None,
+        mode: is_gpu.then_some(0),
+        target_gpu_id: is_gpu.then_some(EVERY_GPU),
         challenge_id: Some(challenge.id.clone()),
         worker_id: Some(challenge.worker_id.clone()),
         miner_hotkey: Some(challenge.hotkey),
@@ -42,7 +45,7 @@ fn item(challenge: ChallengeRow, rules: &Rules) -> ChallengeItem {
     };
     ChallengeItem {
         challenge_id: challenge.id,
-        challenge_type: ChallengeKind::CpuMatrix,
+        challenge_type: challenge.kind,
         data: data.to_object(),
         timeout: rules.timeout,
         target_worker_id: Some(challenge.worker_id),

@@ -11,6 +11,7 @@ use byteleap_protocol::merkle::MerkleTree;
 use byteleap_protocol::payload::ProofResponse;
 use rand_core::{RngCore, impls};
 
+use super::Spread;
 use super::targets::draw_rows;
 
 const SIZE: u32 = 200;
@@ -71,7 +72,7 @@ fn partial_work_is_caught_as_often_as_the_draw_promises() {
         let tree = MerkleTree::from_rows(&claimed).unwrap();
         let mut caught = 0_u32;
         for trial in 0..TRIALS {
-            let rows = draw_rows(&mut rng, size, ROWS, VARIANCE);
+            let rows = draw_rows(&mut rng, size, Spread { base: ROWS, variance: VARIANCE });
             let proof = ProofResponse {
                 uuid: Unit::Cpu,
                 row_hashes: rows.iter().map(|row| claimed[*row as usize]).collect(),

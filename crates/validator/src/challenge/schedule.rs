@@ -1,12 +1,13 @@
 //! Whose turn it is: writes `created` rows for idle, unleased workers, and ends what nobody answered.
 //!
-//! A worker gets its next challenge once the interval has passed since its last one and nothing of it is open
+//! Processors and GPUs are challenged by `validation.challenge_type`; a worker's GPUs only if one of them is of an allowed
+//! model. A worker gets its next challenge once the interval has passed since its last one and nothing of it is open
 //! (validator spec 4.2); a pass every few seconds finds it soon after that, and a new worker soon after it appears.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use byteleap_compute::size::cpu_size;
+use byteleap_compute::size::{cpu_size, gpu_size};
 use byteleap_daemon::clock::Clock;
 use byteleap_daemon::failpoint;
 use byteleap_protocol::challenge::ChallengeKind;
@@ -61,25 +62,26 @@ impl Scheduler {
 
     /// Writes a challenge for every worker whose turn it is, and returns how many these were.
     pub async fn pass(&self) -> Result<usize, StoreError> {
-        if self.rules.kind != ChallengeKind::CpuMatrix {
-            return Ok(0);
-        }
         let now_ms = self.clock.unix_ms();
         let asked_before_ms = now_ms - self.rules.interval_ms;
-        let due = self.store.due_workers(now_ms, now_ms - MINER_SILENCE_MS, asked_before_ms).await?;
-        let mut by_miner: BTreeMap<Hotkey, Vec<DueWorker>> = BTreeMap::new();
+        let due = self.store.due_workers(self.rules.kinds, now_ms, now_ms - MINER_SILENCE_MS, asked_before_ms).await?;
+        let mut by_miner: BTreeMap<Hotkey, Vec<(DueWorker, ChallengeKind)>> = BTreeMap::new();
         for worker in due.into_iter().filter(|worker| self.members.contains(&worker.hotkey)) {
-            by_miner.entry(worker.hotkey).or_default().push(worker);
+            if let Some(kind) = self.kind_for(&worker) {
+                by_miner.entry(worker.hotkey).or_default().push((worker, kind));
+            }
         }
         let round_id = format!("round_{}", now_ms.div_euclid(1000));
         let mut created = 0;
         for (hotkey, workers) in by_miner {
-            let challenges =
-                workers.iter().map(|worker| self.challenge(worker, &round_id)).collect::<Result<Vec<_>, _>>();
+            let challenges = workers
+                .iter()
+                .map(|(worker, kind)| self.challenge(worker, *kind, &round_id))
+                .collect::<Result<Vec<_>, _>>();
             let challenges = match challenges {
                 Ok(challenges) => challenges,
                 Err(error) => {
-                    tracing::error!(%error, "no challenge made: check validation.cpu.matrix_size and size_variance");
+                    tracing::error!(%error, "no challenge made: check matrix_size and size_variance of validation.cpu and gpu");
                     return Ok(created);
                 }
             };
@@ -92,14 +94,37 @@ impl Scheduler {
         Ok(created)
     }
 
-    fn challenge(&self, worker: &DueWorker, round_id: &str) -> Result<NewChallenge, IdError> {
+    /// What a worker is asked for: what is issued and it can do; in turn, if that is both.
+    fn kind_for(&self, worker: &DueWorker) -> Option<ChallengeKind> {
+        let can = |kind| self.rules.kinds.include(kind) && worker.capabilities.contains(&kind);
+        let has_gpu = || worker.models.iter().any(|model| self.rules.gpu.allows(model.as_deref()));
+        match (can(ChallengeKind::CpuMatrix), can(ChallengeKind::GpuMatrix) && has_gpu()) {
+            (true, true) if worker.last_kind == Some(ChallengeKind::CpuMatrix) => Some(ChallengeKind::GpuMatrix),
+            (true, _) => Some(ChallengeKind::CpuMatrix),
+            (false, true) => Some(ChallengeKind::GpuMatrix),
+            (false, false) => None,
+        }
+    }
+
+    fn challenge(&self, worker: &DueWorker, kind: ChallengeKind, round_id: &str) -> Result<NewChallenge, IdError> {
         let seed = Seed::random(&mut OsRng);
-        let size = cpu_size(&seed, self.rules.matrix_size.get(), self.rules.size_variance);
+        let Rules { cpu, gpu, .. } = self.rules.as_ref();
+        let (size, iterations) = match kind {
+            ChallengeKind::CpuMatrix => {
+                let size = cpu_size(&seed, cpu.matrix_size.get(), cpu.size_variance);
+                (MatrixSize::for_cpu(size)?, cpu.iterations)
+            }
+            ChallengeKind::GpuMatrix => {
+                let size = gpu_size(&seed, gpu.matrix_size.get(), gpu.size_variance);
+                (MatrixSize::new(size.min(MatrixSize::MAX))?, gpu.iterations)
+            }
+        };
         Ok(NewChallenge {
             id: ChallengeId::random(&mut OsRng),
             worker: worker.key,
-            size: MatrixSize::for_cpu(size)?,
-            iterations: self.rules.iterations,
+            kind,
+            size,
+            iterations,
             seed,
             round_id: round_id.to_owned(),
         })

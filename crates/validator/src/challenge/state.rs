@@ -16,7 +16,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use byteleap_compute::gpu::verify::Fault as GpuFault;
 use byteleap_compute::verify::Fault;
+use byteleap_protocol::id::Unit;
 
 /// Where a challenge is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,6 +144,42 @@ impl Verdict {
     }
 }
 
+/// What was found about a challenge: its verdict, and that of each unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// The verdict on the whole.
+    pub verdict: Verdict,
+    /// The units that were judged on their own, each with what is wrong with it; none where the verdict is every unit's.
+    pub units: Vec<(Unit, Option<UnitFault>)>,
+}
+
+impl Judgement {
+    /// That of GPUs: one that passes is enough, and only those that pass count (validator spec 4.6).
+    pub fn of_units(units: Vec<(Unit, Option<UnitFault>)>) -> Self {
+        let verdict = match units.first() {
+            None => Verdict::Void(Loss::Verifier),
+            Some(_) if units.iter().any(|(_, fault)| fault.is_none()) => Verdict::Verified,
+            Some((_, fault)) => Verdict::Failed(Failure::Units(fault.unwrap_or(UnitFault::NoProof))),
+        };
+        Self { verdict, units }
+    }
+
+    /// How many units passed.
+    pub fn units_ok(&self) -> usize {
+        match (self.verdict, self.units.as_slice()) {
+            (Verdict::Verified, []) => 1,
+            (Verdict::Verified, units) => units.iter().filter(|(_, fault)| fault.is_none()).count(),
+            (Verdict::Failed(_) | Verdict::Void(_), _) => 0,
+        }
+    }
+}
+
+impl From<Verdict> for Judgement {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, units: Vec::new() }
+    }
+}
+
 /// Evidence against a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -154,6 +192,9 @@ pub enum Failure {
     /// The proof does not hold.
     #[error("{0}")]
     Proof(Fault),
+    /// Not one GPU passed; this is what was wrong with the first.
+    #[error("no GPU passed, the first because {0}")]
+    Units(UnitFault),
 }
 
 impl Failure {
@@ -162,6 +203,56 @@ impl Failure {
         match self {
             Self::CommitmentLate => "commitment_late",
             Self::ProofLate => "proof_late",
+            Self::Proof(fault) => fault.code(),
+            Self::Units(fault) => fault.code(),
+        }
+    }
+}
+
+/// Evidence against one GPU of a challenge: it fails, and the others go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UnitFault {
+    /// The worker does not report it, or another one holds it and this one does not claim it.
+    #[error("its worker does not report this GPU")]
+    NotHeld,
+    /// A root that a matrix of this size cannot have.
+    #[error("its Merkle root has the wrong length")]
+    Root,
+    /// No signature under its commitment.
+    #[error("its commitment is not signed")]
+    Unsigned,
+    /// The signature is nobody's whose key counts.
+    #[error("no trusted key signed its commitment")]
+    Signature,
+    /// The host's own key signed it.
+    #[error("its commitment is signed by the host's own key, which this validator does not accept")]
+    HostKey,
+    /// It was to be opened, and the proof leaves it out.
+    #[error("the proof leaves it out")]
+    NoProof,
+    /// Its proof does not hold.
+    #[error("{0}")]
+    Proof(GpuFault),
+}
+
+impl UnitFault {
+    /// Those for which a commitment is not believed, so that nothing of the unit is opened.
+    const OF_COMMITMENT: [Self; 5] = [Self::NotHeld, Self::Root, Self::Unsigned, Self::Signature, Self::HostKey];
+
+    /// The fault of a commitment with this short name.
+    pub fn of_commitment(code: &str) -> Option<Self> {
+        Self::OF_COMMITMENT.into_iter().find(|fault| fault.code() == code)
+    }
+
+    /// Its lasting short name, for storage and statistics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotHeld => "gpu_not_held",
+            Self::Root => "wrong_root",
+            Self::Unsigned => "unsigned",
+            Self::Signature => "wrong_signature",
+            Self::HostKey => "untrusted_key",
+            Self::NoProof => "no_proof",
             Self::Proof(fault) => fault.code(),
         }
     }

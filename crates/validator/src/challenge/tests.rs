@@ -10,9 +10,10 @@ use std::time::Duration;
 use byteleap_chain::{Chain, FixedChain};
 use byteleap_compute::challenge::CpuChallenge;
 use byteleap_compute::cpu::compute;
+use byteleap_compute::gpu::verify::Tolerance;
 use byteleap_daemon::clock::{Clock, ManualClock};
 use byteleap_protocol::Object;
-use byteleap_protocol::challenge::{ChallengeData, ChallengeItem, ChallengeKind, TimeoutSeconds};
+use byteleap_protocol::challenge::{ChallengeData, ChallengeItem, TimeoutSeconds};
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::{Iterations, MatrixSize, Unit};
 use byteleap_protocol::merkle::{MerkleTree, NodeHash};
@@ -22,54 +23,70 @@ use byteleap_protocol::payload::{
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::Rules;
 use super::schedule::Scheduler;
 use super::state::Status;
+use super::stored_proof;
+use super::units::CommittedUnit;
 use super::verify::{Pace, Verifier};
+use super::{CpuRules, GpuRules, Kinds, Rules, Spread};
 use crate::desk::Desk;
 use crate::metagraph::Members;
 use crate::refusal::Refusal;
+use crate::score::Scorer;
 use crate::store::Store;
 use crate::store::challenge::ChallengeRow;
 use crate::store::lease::LeaseScore;
 use crate::store::queue::Claim;
 use crate::store::testing::{self, on_both_engines};
 
-const MINER: Hotkey = Hotkey([1; 32]);
-const STRANGER: Hotkey = Hotkey([2; 32]);
-const START_MS: i64 = 1_760_000_000_000;
-const INTERVAL_S: u64 = 240;
+pub(super) const MINER: Hotkey = Hotkey([1; 32]);
+pub(super) const STRANGER: Hotkey = Hotkey([2; 32]);
+pub(super) const START_MS: i64 = 1_760_000_000_000;
+pub(super) const INTERVAL_S: u64 = 240;
 
 /// A validator without network: everything behind the desk, and a clock in our hands.
-struct World {
-    store: Store,
-    clock: Arc<ManualClock>,
-    desk: Desk,
-    scheduler: Scheduler,
-    verifier: Verifier,
+pub(super) struct World {
+    pub(super) store: Store,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) desk: Desk,
+    pub(super) scheduler: Scheduler,
+    pub(super) verifier: Verifier,
 }
 
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     Rules {
-        kind: ChallengeKind::CpuMatrix,
+        kinds: Kinds::Cpu,
         interval_ms: INTERVAL_S as i64 * 1000,
         timeout: TimeoutSeconds::new(60).unwrap(),
         commitment_grace_ms: 5000,
         proof_timeout_ms: 60_000,
-        matrix_size: MatrixSize::new(100).unwrap(),
-        size_variance: 0.1,
-        iterations: Iterations::new(2).unwrap(),
-        row_count: 8,
-        row_count_variance: 0.5,
+        cpu: CpuRules {
+            matrix_size: MatrixSize::new(100).unwrap(),
+            size_variance: 0.1,
+            iterations: Iterations::new(2).unwrap(),
+            rows: Spread { base: 8, variance: 0.5 },
+        },
+        gpu: GpuRules {
+            matrix_size: MatrixSize::new(64).unwrap(),
+            size_variance: 0.1,
+            iterations: Iterations::new(2).unwrap(),
+            coordinates: Spread { base: 10, variance: 0.2 },
+            rows: Spread { base: 2, variance: 0.5 },
+            tolerance: Tolerance { row_sample_rate: 0.5, ..Tolerance::default() },
+            model_allowlist: vec!["rtx 4090".to_owned()],
+            trusted_keys: Vec::new(),
+            accept_host_keys: true,
+        },
     }
 }
 
 impl World {
-    async fn new(rules: Rules) -> Self {
+    pub(super) async fn new(rules: Rules) -> Self {
         let store = testing::store().await;
         let clock = Arc::new(ManualClock::new(START_MS));
         let metagraph = FixedChain::of(128, &[MINER, STRANGER]).metagraph(128).await.unwrap();
         let (rules, proof_arrived) = (Arc::new(rules), Arc::new(Notify::new()));
+        let tolerance = rules.gpu.tolerance;
         let shared: Arc<dyn Clock> = clock.clone();
         Self {
             desk: Desk::new(store.clone(), Arc::clone(&rules), Arc::clone(&shared), Arc::clone(&proof_arrived)),
@@ -84,6 +101,7 @@ impl World {
                     idle: Duration::from_secs(30),
                     claim: Duration::from_secs(120),
                 },
+                tolerance,
             ),
             store,
             clock,
@@ -96,7 +114,7 @@ impl World {
         Scheduler::new(self.store.clone(), Arc::new(rules()), Members::fixed(metagraph), self.clock.clone())
     }
 
-    async fn hear(&self, miner: Hotkey, workers: &[&str]) {
+    pub(super) async fn hear(&self, miner: Hotkey, workers: &[&str]) {
         let workers: Vec<_> =
             workers.iter().map(|id| json!({ "worker_id": id, "capabilities": ["cpu_matrix"] })).collect();
         let data = json!({ "hotkey": miner, "workers": workers });
@@ -104,7 +122,7 @@ impl World {
         assert_eq!(self.desk.heartbeat(miner, data).await.error_code, 0);
     }
 
-    async fn fetch(&self, miner: Hotkey) -> Vec<ChallengeItem> {
+    pub(super) async fn fetch(&self, miner: Hotkey) -> Vec<ChallengeItem> {
         self.desk.tasks(miner, TaskRequest::new(miner, 0.0)).await.unwrap().challenges
     }
 
@@ -115,11 +133,19 @@ impl World {
         self.fetch(MINER).await.remove(0)
     }
 
-    async fn row(&self, item: &ChallengeItem) -> ChallengeRow {
+    pub(super) async fn row(&self, item: &ChallengeItem) -> ChallengeRow {
         self.store.challenge(MINER, &item.challenge_id).await.unwrap().unwrap()
     }
 
-    async fn status(&self, item: &ChallengeItem) -> Status {
+    /// Makes a round of what is known now.
+    pub(super) async fn score(&self) {
+        let chain = Arc::new(FixedChain::of(128, &[MINER, STRANGER]));
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let scorer = Scorer { store, chain, netuid: 128, clock, rules: byteleap_scoring::Rules::default() };
+        scorer.score_once().await.unwrap();
+    }
+
+    pub(super) async fn status(&self, item: &ChallengeItem) -> Status {
         self.row(item).await.status
     }
 }
@@ -198,7 +224,7 @@ async fn a_challenge_goes_all_the_way_round() {
     world.clock.advance(Duration::from_millis(1500));
     let answer = world.desk.commit(MINER, commitment(&item, tree.root())).await.unwrap();
     let [request] = answer.proof_requests.as_slice() else { panic!("one request") };
-    assert_eq!(request.rows, world.row(&item).await.rows, "the rows that are asked for are the stored ones");
+    assert_eq!(request.rows, world.row(&item).await.targets.rows, "the rows that are asked for are the stored ones");
     assert!((4..=12).contains(&request.rows.len()));
 
     let receipt = world.desk.prove(MINER, proof(&item, request, &tree)).await.unwrap();
@@ -435,8 +461,8 @@ async fn an_acknowledged_proof_is_in_the_database_of_another_process() {
     let claimed = other.claim_proofs(&claim, 10, START_MS).await.unwrap();
     assert_eq!(claimed.len(), 1);
     let waiting = other.pending_proof(&claimed[0]).await.unwrap().unwrap();
-    assert_eq!(serde_json::from_slice::<Vec<ProofResponse>>(&waiting.body).unwrap(), data.proofs);
-    assert_eq!(waiting.root, tree.root());
+    assert_eq!(stored_proof::unpack(&waiting.body).unwrap(), data.proofs);
+    assert_eq!(waiting.units, [CommittedUnit::cpu(tree.root())]);
 }
 
 async fn only_idle_unleased_heard_and_registered_workers_are_asked() {
@@ -458,12 +484,6 @@ async fn only_idle_unleased_heard_and_registered_workers_are_asked() {
     assert_eq!(world.scheduler.pass().await.unwrap(), 0, "offline");
     world.hear(MINER, &["idle", "leased"]).await;
     assert_eq!(world.scheduler.pass().await.unwrap(), 1);
-}
-
-async fn gpu_mode_asks_nobody() {
-    let world = World::new(Rules { kind: ChallengeKind::GpuMatrix, ..rules() }).await;
-    world.hear(MINER, &["w"]).await;
-    assert_eq!(world.scheduler.pass().await.unwrap(), 0);
 }
 
 async fn a_token_request_is_answered_at_once_by_whether_the_worker_lives() {
@@ -492,6 +512,5 @@ on_both_engines!(
     after_a_restart_proofs_are_judged_and_what_we_missed_is_void,
     an_acknowledged_proof_is_in_the_database_of_another_process,
     only_idle_unleased_heard_and_registered_workers_are_asked,
-    gpu_mode_asks_nobody,
     a_token_request_is_answered_at_once_by_whether_the_worker_lives,
 );

@@ -1,4 +1,4 @@
-//! The verdict: recomputes the opened rows of the proofs that have waited longest, and stores what came out.
+//! The verdict: recomputes what the proofs that have waited longest opened, and stores what came out.
 //!
 //! The same code runs inside the validator and in `byteleap-validator verifier` on other machines: it claims proofs from the
 //! queue in the database, one for each free thread, judges them on blocking threads, and writes each verdict under its
@@ -11,15 +11,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use byteleap_compute::challenge::CpuChallenge;
+use byteleap_compute::gpu::GpuChallenge;
+use byteleap_compute::gpu::verify::{Check, Tolerance};
 use byteleap_compute::verify::judge;
 use byteleap_daemon::clock::Clock;
 use byteleap_daemon::failpoint;
+use byteleap_protocol::challenge::ChallengeKind;
+use byteleap_protocol::id::Unit;
 use byteleap_protocol::payload::ProofResponse;
+use rand_core::OsRng;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::state::{Failure, Loss, Verdict};
+use super::Spread;
+use super::state::{Failure, Judgement, Loss, UnitFault, Verdict};
+use super::stored_proof;
+use super::targets::draw_rows;
+use super::units::CommittedUnit;
 use crate::store::queue::{Claim, ClaimedProof, PendingProof};
 use crate::store::{Store, StoreError};
 
@@ -50,13 +59,22 @@ pub struct Verifier {
     /// Claims made so far.
     claims: Arc<AtomicU64>,
     pace: Pace,
+    /// What the numbers of GPUs are held against.
+    tolerance: Tolerance,
 }
 
 impl Verifier {
     /// A verifier, woken by `proof_arrived` and looking by itself at its own pace. Nothing else that verifies on the same
     /// database, ever, has its `name`.
-    pub fn new(store: Store, clock: Arc<dyn Clock>, proof_arrived: Arc<Notify>, name: String, pace: Pace) -> Self {
-        Self { store, clock, proof_arrived, name, claims: Arc::default(), pace }
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        proof_arrived: Arc<Notify>,
+        name: String,
+        pace: Pace,
+        tolerance: Tolerance,
+    ) -> Self {
+        Self { store, clock, proof_arrived, name, claims: Arc::default(), pace, tolerance }
     }
 
     /// Judges whatever comes until `stop`; what has begun is finished.
@@ -111,8 +129,8 @@ impl Verifier {
             until_ms: now_ms + self.pace.claim.as_millis() as i64,
         };
         for proof in self.store.claim_proofs(&claim, free, now_ms).await? {
-            let (store, clock) = (self.store.clone(), Arc::clone(&self.clock));
-            judging.spawn(async move { settle(&store, clock.as_ref(), proof).await });
+            let (store, clock, tolerance) = (self.store.clone(), Arc::clone(&self.clock), self.tolerance);
+            judging.spawn(async move { settle(&store, clock.as_ref(), tolerance, proof).await });
         }
         Ok(())
     }
@@ -137,20 +155,22 @@ fn outcome(settled: Result<Result<(), StoreError>, JoinError>) -> Result<(), Sto
 }
 
 /// Judges one proof and stores the verdict, unless its claim has passed to somebody else meanwhile.
-async fn settle(store: &Store, clock: &dyn Clock, proof: ClaimedProof) -> Result<(), StoreError> {
+async fn settle(store: &Store, clock: &dyn Clock, tolerance: Tolerance, proof: ClaimedProof) -> Result<(), StoreError> {
     let Some(pending) = store.pending_proof(&proof).await? else { return Ok(()) };
     let challenge = pending.challenge.clone();
     let (waited_ms, started) = (clock.unix_ms() - proof.proof_at_ms, clock.monotonic());
-    let verdict = tokio::task::spawn_blocking(move || verify(&pending)).await.unwrap_or_else(|error| {
+    let judged = tokio::task::spawn_blocking(move || verify(&pending, tolerance)).await;
+    let judgement = judged.unwrap_or_else(|error| {
         tracing::error!(challenge_id = %challenge.id, %error, "the verifier panicked on a proof");
-        Verdict::Void(Loss::Verifier)
+        Verdict::Void(Loss::Verifier).into()
     });
+    let verdict = judgement.verdict;
     let took = clock.monotonic().saturating_sub(started);
     metrics::histogram!("verification_wait_seconds").record(waited_ms as f64 / 1000.0);
     metrics::histogram!("verification_duration_seconds").record(took.as_secs_f64());
     let verify_ms = took.as_secs_f64() * 1000.0;
     failpoint::reach("validator.verify.before");
-    if !store.conclude(&proof, verdict, verify_ms, clock.unix_ms()).await? {
+    if !store.conclude(&proof, &judgement, verify_ms, clock.unix_ms()).await? {
         metrics::counter!("verification_claims_lost_total").increment(1);
         tracing::warn!(
             challenge_id = %challenge.id,
@@ -165,7 +185,10 @@ async fn settle(store: &Store, clock: &dyn Clock, proof: ClaimedProof) -> Result
         peer = %challenge.hotkey,
         worker_id = %challenge.worker_id,
         challenge_id = %challenge.id,
+        kind = %challenge.kind,
         verdict = %verdict.status(),
+        units_ok = judgement.units_ok(),
+        units_failed = judgement.units.iter().filter(|(_, fault)| fault.is_some()).count(),
         reason = verdict.reason().map(|(_, note)| note),
         verify_ms,
         "challenge judged"
@@ -180,17 +203,30 @@ async fn settle(store: &Store, clock: &dyn Clock, proof: ClaimedProof) -> Result
 }
 
 /// What a stored proof is worth. Blocks for the time of the arithmetic.
-fn verify(pending: &PendingProof) -> Verdict {
+fn verify(pending: &PendingProof, tolerance: Tolerance) -> Judgement {
     let challenge = &pending.challenge;
-    let proofs: Vec<ProofResponse> = match serde_json::from_slice(&pending.body) {
+    let proofs = match stored_proof::unpack(&pending.body) {
         Ok(proofs) => proofs,
         Err(error) => {
             tracing::error!(challenge_id = %challenge.id, %error, "a stored proof cannot be read back");
-            return Verdict::Void(Loss::Verifier);
+            return Verdict::Void(Loss::Verifier).into();
         }
     };
+    match challenge.kind {
+        ChallengeKind::CpuMatrix => verify_cpu(pending, &proofs).into(),
+        ChallengeKind::GpuMatrix => verify_gpus(pending, &proofs, tolerance),
+    }
+}
+
+/// The rows of the processor must be the product's.
+fn verify_cpu(pending: &PendingProof, proofs: &[ProofResponse]) -> Verdict {
+    let challenge = &pending.challenge;
+    let [CommittedUnit { unit: Unit::Cpu, root, .. }] = pending.units.as_slice() else {
+        tracing::error!(challenge_id = %challenge.id, "a stored commitment is not the processor's");
+        return Verdict::Void(Loss::Verifier);
+    };
     match CpuChallenge::new(&challenge.seed, challenge.size, challenge.iterations) {
-        Ok(computable) => match judge(&computable, &challenge.rows, pending.root, &proofs) {
+        Ok(computable) => match judge(&computable, &challenge.targets.rows, *root, proofs) {
             Ok(()) => Verdict::Verified,
             Err(fault) => Verdict::Failed(Failure::Proof(fault)),
         },
@@ -199,4 +235,22 @@ fn verify(pending: &PendingProof) -> Verdict {
             Verdict::Void(Loss::Verifier)
         }
     }
+}
+
+/// Each GPU whose commitment is believed is judged on its own. The columns of its rows are drawn only now, for it alone.
+fn verify_gpus(pending: &PendingProof, proofs: &[ProofResponse], tolerance: Tolerance) -> Judgement {
+    let challenge = &pending.challenge;
+    let computable =
+        GpuChallenge { seed: challenge.seed.clone(), size: challenge.size, iterations: challenge.iterations };
+    let (rows, coordinates) = (&challenge.targets.rows, &challenge.targets.coordinates);
+    let check = Check { challenge: &computable, rows, coordinates, tolerance };
+    let sampled = Spread { base: tolerance.sampled_columns(challenge.size), variance: 0.0 };
+    let judged = |CommittedUnit { unit, root, .. }: &CommittedUnit| {
+        let (Unit::Gpu(gpu), Some(proof)) = (unit, proofs.iter().find(|proof| proof.uuid == *unit)) else {
+            return (unit.clone(), Some(UnitFault::NoProof));
+        };
+        let columns = draw_rows(&mut OsRng, challenge.size, sampled);
+        (unit.clone(), check.judge(gpu, *root, &columns, proof).err().map(UnitFault::Proof))
+    };
+    Judgement::of_units(pending.units.iter().filter(|unit| unit.fault.is_none()).map(judged).collect())
 }

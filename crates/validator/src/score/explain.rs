@@ -15,7 +15,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::change::{Change, Part, changes};
-use crate::store::challenge::MissedChallenge;
+use crate::store::challenge::{FailedUnit, MissedChallenge};
+use crate::store::gpu::GpuRow;
 use crate::store::refusal::RefusalRow;
 use crate::store::round::{RoundKey, RoundRow};
 use crate::store::{Store, StoreError};
@@ -48,6 +49,10 @@ pub struct Explanation {
     pub miner: Option<MinerScore>,
     /// The scores of its workers.
     pub workers: Vec<WorkerScore>,
+    /// The GPUs that it holds.
+    pub gpus: Vec<GpuRow>,
+    /// Those that lately failed in a challenge, newest first.
+    pub failed_units: Vec<FailedUnit>,
     /// Its newest challenges that did not pass, newest first.
     pub missed: Vec<MissedChallenge>,
     /// What it was refused, the latest reason first. Nothing of this is a penalty.
@@ -98,6 +103,8 @@ pub async fn explain_round(store: &Store, hotkey: Hotkey, round: RoundRow) -> Re
     let miner = store.miner_score(key, hotkey).await?;
     let workers = store.worker_scores(key, hotkey).await?;
     let baseline = rules.windows().baseline();
+    let gpus = store.gpus_of(hotkey).await?;
+    let failed_units = store.failed_units(hotkey, MAX_MISSED).await?;
     let missed = store.missed_challenges(hotkey, MAX_MISSED).await?;
     let refusals = store.refusals_of(hotkey).await?;
     let part = (miner, workers);
@@ -118,6 +125,8 @@ pub async fn explain_round(store: &Store, hotkey: Hotkey, round: RoundRow) -> Re
         top_weight,
         miner,
         workers,
+        gpus,
+        failed_units,
         missed,
         refusals,
         since,
@@ -153,6 +162,7 @@ impl fmt::Display for Explanation {
         }
         writeln!(f, "workers       {}", self.workers.len())?;
         self.workers.iter().try_for_each(|worker| self.write_worker(f, worker))?;
+        self.write_gpus(f)?;
         if let Some(Since { round, at_ms, changes }) = &self.since {
             let at = instant(*at_ms);
             writeln!(f, "changed       {} factors since round {} of {at}", changes.len(), round.0)?;
@@ -241,6 +251,29 @@ impl Explanation {
             write!(f, ", not among the 100 that count")?;
         }
         writeln!(f, ", availability {}{}", presence(&worker.availability), why(&worker.zero))
+    }
+}
+
+impl Explanation {
+    fn write_gpus(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "gpus          {}", self.gpus.len())?;
+        for GpuRow { uuid, worker_id, model, last_seen_at_ms, contested_at_ms, passed, failed } in &self.gpus {
+            let (model, seen) = (model.as_deref().unwrap_or("model unknown"), instant(*last_seen_at_ms));
+            write!(f, "  {uuid} of {worker_id}: {model}, {passed} passed, {failed} failed, last reported {seen}")?;
+            if let Some(at_ms) = contested_at_ms {
+                write!(f, ", also claimed by another worker, last {}", instant(*at_ms))?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(f, "gpus failed   {} of the newest", self.failed_units.len())?;
+        for FailedUnit { challenge_id, worker_id, gpu, finished_at_ms, code, note } in &self.failed_units {
+            writeln!(
+                f,
+                "  {} {worker_id}: {gpu} in challenge {challenge_id}, {code}: {note}",
+                instant(*finished_at_ms)
+            )?;
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use byteleap_chain::{FixedChain, Hotkey, Metagraph, Neuron, Weights};
 use byteleap_daemon::clock::ManualClock;
+use byteleap_protocol::challenge::ChallengeKind;
 use byteleap_protocol::id::{Iterations, MatrixSize, WorkerId};
 use byteleap_scoring::reason::{LeaseZero, WorkerZero};
 use byteleap_scoring::{Measures, Profile, ProfileName, weigh};
@@ -9,6 +10,8 @@ use byteleap_scoring::{Measures, Profile, ProfileName, weigh};
 use super::explain::{explain, explain_round};
 use super::*;
 use crate::challenge::state::{Failure, Verdict};
+use crate::challenge::targets::Targets;
+use crate::challenge::units::CommittedUnit;
 use crate::store::challenge::{NewChallenge, NewCommitment};
 use crate::store::heartbeat::Heartbeat;
 use crate::store::lease::LeaseScore;
@@ -66,6 +69,7 @@ fn challenge_of(store_key: WorkerKey, number: u32) -> NewChallenge {
     NewChallenge {
         id: format!("00000000-0000-4000-8000-{number:012}").parse().unwrap(),
         worker: store_key,
+        kind: ChallengeKind::CpuMatrix,
         size: MatrixSize::new(2_000).unwrap(),
         iterations: Iterations::ONE,
         seed: "00".parse().unwrap(),
@@ -82,8 +86,8 @@ async fn send(store: &Store, challenge: NewChallenge) -> ChallengeKey {
 /// Answers a challenge and judges it.
 async fn judge(store: &Store, challenge: ChallengeKey, verdict: Verdict) {
     let commitment = NewCommitment {
-        root: "ab".repeat(32).parse().unwrap(),
-        rows: vec![1],
+        units: vec![CommittedUnit::cpu("ab".repeat(32).parse().unwrap())],
+        targets: Targets { rows: vec![1], coordinates: Vec::new() },
         at_ms: NOW_MS - 49_500,
         proof_deadline_at_ms: NOW_MS,
     };

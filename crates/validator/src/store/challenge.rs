@@ -3,16 +3,23 @@
 //! Every method that moves challenges names the status they must be in, in the same statement: two requests, a request
 //! and a sweep, or two processes can race, and exactly one of them moves the row.
 
+use std::collections::BTreeSet;
+
+use byteleap_protocol::challenge::ChallengeKind;
 use byteleap_protocol::hotkey::Hotkey;
-use byteleap_protocol::id::{ChallengeId, Iterations, MatrixSize, Seed, Unit, WorkerId};
-use byteleap_protocol::merkle::NodeHash;
+use byteleap_protocol::id::{ChallengeId, GpuUuid, Iterations, MatrixSize, Seed, Unit, WorkerId};
 use serde::Serialize;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
 
+use super::gpu::OWNERSHIP_LAPSE_MS;
 use super::heartbeat::MINER_DEADLINE_MS;
-use super::{ChallengeKey, Store, StoreError, WorkerKey, commit, parsed, retrying};
-use crate::challenge::state::{Failure, Loss, Status, Step, Verdict};
+use super::presence::gpu_set_row;
+use super::{ChallengeKey, Store, StoreError, WorkerKey, commit, parsed, retrying, texts_of};
+use crate::challenge::Kinds;
+use crate::challenge::state::{Failure, Loss, Status, Step, UnitFault, Verdict};
+use crate::challenge::targets::Targets;
+use crate::challenge::units::CommittedUnit;
 
 /// Everything that [`ChallengeRow`] holds, in one place.
 macro_rules! challenge_columns {
@@ -21,16 +28,13 @@ macro_rules! challenge_columns {
     };
     ($more:literal) => {
         concat!(
-            "SELECT c.id, c.uuid, w.worker_id, w.hotkey, c.size, c.iterations, c.seed, c.params, c.status, c.sent_at,
+            "SELECT c.id, c.uuid, c.worker, c.kind, w.worker_id, w.hotkey, c.size, c.iterations, c.seed, c.params, c.status, c.sent_at,
                     c.expires_at, c.targets",
             $more,
             " FROM challenges c JOIN workers w ON w.id = c.worker"
         )
     };
 }
-/// The kind in the column `kind`; GPU challenges come beside it.
-const CPU_MATRIX: &str = "cpu_matrix";
-
 /// A worker whose turn it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueWorker {
@@ -40,6 +44,12 @@ pub struct DueWorker {
     pub hotkey: Hotkey,
     /// Its own id.
     pub worker_id: WorkerId,
+    /// What it can compute.
+    pub capabilities: BTreeSet<ChallengeKind>,
+    /// The models of the GPUs that it holds or claims, where it names them.
+    pub models: BTreeSet<Option<String>>,
+    /// What it was asked for last.
+    pub last_kind: Option<ChallengeKind>,
 }
 
 /// A challenge to be written.
@@ -49,9 +59,11 @@ pub struct NewChallenge {
     pub id: ChallengeId,
     /// Who shall compute it.
     pub worker: WorkerKey,
+    /// What is to be computed.
+    pub kind: ChallengeKind,
     /// Side of the matrices.
     pub size: MatrixSize,
-    /// Multiplications.
+    /// Multiplications, or the factor of the result on GPUs.
     pub iterations: Iterations,
     /// What the matrices come from.
     pub seed: Seed,
@@ -66,13 +78,17 @@ pub struct ChallengeRow {
     pub key: ChallengeKey,
     /// Its name on the wire.
     pub id: ChallengeId,
-    /// The worker that must answer.
+    /// What is to be computed.
+    pub kind: ChallengeKind,
+    /// The row of the worker that must answer.
+    pub worker: WorkerKey,
+    /// Its own id.
     pub worker_id: WorkerId,
     /// That worker's miner.
     pub hotkey: Hotkey,
     /// Side of the matrices.
     pub size: MatrixSize,
-    /// Multiplications.
+    /// Multiplications, or the factor of the result on GPUs.
     pub iterations: Iterations,
     /// What the matrices come from.
     pub seed: Seed,
@@ -84,17 +100,17 @@ pub struct ChallengeRow {
     pub sent_at_ms: Option<i64>,
     /// Deadline of the status it is in.
     pub expires_at_ms: Option<i64>,
-    /// The rows to open, ascending; empty before the commitment.
-    pub rows: Vec<u32>,
+    /// What to open; empty before the commitment.
+    pub targets: Targets,
 }
 
 /// A commitment, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewCommitment {
-    /// Root over the row hashes.
-    pub root: NodeHash,
-    /// The rows drawn for it, ascending.
-    pub rows: Vec<u32>,
+    /// The units that it names, believed or not.
+    pub units: Vec<CommittedUnit>,
+    /// What was drawn for them.
+    pub targets: Targets,
     /// When it arrived.
     pub at_ms: i64,
     /// Until when the proof may arrive.
@@ -111,6 +127,23 @@ pub struct MissedChallenge {
     /// `failed`, with evidence against the worker, or `void`, which counts for nothing.
     pub status: String,
     /// When it ended, unix milliseconds UTC.
+    pub finished_at_ms: i64,
+    /// The lasting short name of the reason.
+    pub code: String,
+    /// The reason in words.
+    pub note: String,
+}
+
+/// A GPU that failed in a challenge, with the reason; others of that challenge may have passed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailedUnit {
+    /// The challenge's name on the wire.
+    pub challenge_id: ChallengeId,
+    /// Whose it was.
+    pub worker_id: WorkerId,
+    /// The GPU.
+    pub gpu: GpuUuid,
+    /// When it was judged, unix milliseconds UTC.
     pub finished_at_ms: i64,
     /// The lasting short name of the reason.
     pub code: String,
@@ -136,14 +169,20 @@ impl Store {
     /// leased, nothing open, last asked before `asked_before_ms`, and a miner heard of since `heard_since_ms`.
     pub async fn due_workers(
         &self,
+        kinds: Kinds,
         now_ms: i64,
         heard_since_ms: i64,
         asked_before_ms: i64,
     ) -> Result<Vec<DueWorker>, StoreError> {
         let rows = sqlx::query(
-            "SELECT w.id, w.hotkey, w.worker_id FROM workers w JOIN miners m ON m.hotkey = w.hotkey
+            "SELECT w.id, w.hotkey, w.worker_id, w.capabilities, g.id AS gpu, g.model,
+                    (SELECT c.kind FROM challenges c WHERE c.worker = w.id
+                     ORDER BY c.created_at DESC, c.id DESC LIMIT 1) AS last_kind
+             FROM workers w JOIN miners m ON m.hotkey = w.hotkey
+             LEFT JOIN gpus g ON g.worker = w.id AND g.last_seen_at >= $4
              WHERE m.last_heartbeat_at >= $1 AND w.state = 'online' AND w.deadline_at >= $2 AND w.over_limit = 0
-               AND w.capabilities LIKE '%\"cpu_matrix\"%'
+               AND (($5 = 1 AND w.capabilities LIKE '%\"cpu_matrix\"%')
+                    OR ($6 = 1 AND w.capabilities LIKE '%\"gpu_matrix\"%'))
                AND NOT EXISTS (SELECT 1 FROM leases l
                                WHERE l.hotkey = w.hotkey AND l.worker_id = w.worker_id AND l.score > 0)
                AND NOT EXISTS (SELECT 1 FROM challenges c WHERE c.worker = w.id
@@ -154,17 +193,28 @@ impl Store {
         .bind(heard_since_ms.max(now_ms - MINER_DEADLINE_MS))
         .bind(now_ms)
         .bind(asked_before_ms)
+        .bind(now_ms - OWNERSHIP_LAPSE_MS)
+        .bind(i64::from(kinds.include(ChallengeKind::CpuMatrix)))
+        .bind(i64::from(kinds.include(ChallengeKind::GpuMatrix)))
         .fetch_all(&self.reader)
         .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(DueWorker {
-                    key: WorkerKey(row.try_get("id")?),
-                    hotkey: parsed("workers", row, "hotkey")?,
-                    worker_id: parsed("workers", row, "worker_id")?,
-                })
-            })
-            .collect()
+        let mut due: Vec<DueWorker> = Vec::new();
+        for row in &rows {
+            let key = WorkerKey(row.try_get("id")?);
+            if due.last().is_none_or(|worker| worker.key != key) {
+                due.push(due_worker(key, row)?);
+            }
+            if let (Some(worker), Some(_)) = (due.last_mut(), row.try_get::<Option<i64>, _>("gpu")?) {
+                worker.models.insert(row.try_get("model")?);
+            }
+        }
+        if !due.is_empty() && kinds.include(ChallengeKind::GpuMatrix) {
+            let mut claimed = self.claimed_models(now_ms - OWNERSHIP_LAPSE_MS).await?;
+            for worker in &mut due {
+                worker.models.extend(claimed.remove(&worker.key).unwrap_or_default());
+            }
+        }
+        Ok(due)
     }
 
     /// Writes challenges, each `created` until `expires_at_ms`.
@@ -192,7 +242,7 @@ impl Store {
             )
             .bind(challenge.id.as_str())
             .bind(challenge.worker.0)
-            .bind(CPU_MATRIX)
+            .bind(challenge.kind.as_str())
             .bind(i64::from(challenge.size.get()))
             .bind(i64::from(challenge.iterations.get()))
             .bind(challenge.seed.as_str())
@@ -281,24 +331,33 @@ impl Store {
         row.as_ref().map(challenge_of).transpose()
     }
 
-    /// Stores a commitment with the rows drawn for it; false, and nothing stored, when the challenge is no longer
+    /// Stores a commitment with the targets drawn for it; false, and nothing stored, when the challenge is no longer
     /// `sent`.
     pub async fn commit_challenge(&self, key: ChallengeKey, commitment: &NewCommitment) -> Result<bool, StoreError> {
         retrying(|| self.try_commit_challenge(key, commitment)).await
     }
 
     async fn try_commit_challenge(&self, key: ChallengeKey, commitment: &NewCommitment) -> Result<bool, StoreError> {
-        let targets: Vec<(u32, Option<u32>)> = commitment.rows.iter().map(|row| (*row, None)).collect();
+        let believed = commitment.units.iter().filter(|unit| unit.fault.is_none());
+        let gpus: Vec<String> = believed
+            .filter_map(|unit| match &unit.unit {
+                Unit::Cpu => None,
+                Unit::Gpu(uuid) => Some(uuid.to_string()),
+            })
+            .collect();
         let mut transaction = self.begin().await?;
+        let gpu_set = if gpus.is_empty() { None } else { Some(gpu_set_row(&mut transaction, &gpus).await?) };
         let moved = sqlx::query(
-            "UPDATE challenges SET status = $1, committed_at = $2, expires_at = $3, targets = $4, units_total = 1,
-                                   compute_ms = CAST($2 - sent_at AS DOUBLE PRECISION)
-             WHERE id = $5 AND status = $6",
+            "UPDATE challenges SET status = $1, committed_at = $2, expires_at = $3, targets = $4, units_total = $5,
+                                   gpu_set = $6, compute_ms = CAST($2 - sent_at AS DOUBLE PRECISION)
+             WHERE id = $7 AND status = $8",
         )
         .bind(Step::COMMIT.to.as_str())
         .bind(commitment.at_ms)
         .bind(commitment.proof_deadline_at_ms)
-        .bind(serde_json::json!(targets).to_string())
+        .bind(json_of_targets(&commitment.targets))
+        .bind(commitment.units.len() as i64)
+        .bind(gpu_set)
         .bind(key.0)
         .bind(Step::COMMIT.from.as_str())
         .execute(&mut *transaction)
@@ -307,24 +366,68 @@ impl Store {
         if moved == 0 {
             return Ok(false);
         }
-        sqlx::query("INSERT INTO challenge_units (challenge, unit, root) VALUES ($1, $2, $3)")
-            .bind(key.0)
-            .bind(Unit::Cpu.as_str())
-            .bind(commitment.root.to_string())
-            .execute(&mut *transaction)
-            .await?;
+        insert_units(&mut transaction, key, &commitment.units).await?;
         commit(transaction).await?;
         Ok(true)
     }
 
-    /// The root that was committed to, if one was.
-    pub async fn committed_root(&self, key: ChallengeKey) -> Result<Option<NodeHash>, StoreError> {
-        let row = sqlx::query("SELECT root FROM challenge_units WHERE challenge = $1 AND unit = $2")
+    /// Fails a challenge whose commitment names nothing that can be believed; nothing changes when it is no longer `sent`.
+    pub async fn refuse_commitment(
+        &self,
+        key: ChallengeKey,
+        commitment: &NewCommitment,
+        failure: Failure,
+    ) -> Result<(), StoreError> {
+        retrying(|| self.try_refuse_commitment(key, commitment, failure)).await
+    }
+
+    async fn try_refuse_commitment(
+        &self,
+        key: ChallengeKey,
+        commitment: &NewCommitment,
+        failure: Failure,
+    ) -> Result<(), StoreError> {
+        let verdict = Verdict::Failed(failure);
+        let (code, note) = verdict.reason().unzip();
+        let mut transaction = self.begin().await?;
+        let moved = sqlx::query(
+            "UPDATE challenges SET status = $1, committed_at = $2, finished_at = $2, units_total = $3, units_ok = 0,
+                                   fail_code = $4, fail_note = $5
+             WHERE id = $6 AND status = $7",
+        )
+        .bind(verdict.status().as_str())
+        .bind(commitment.at_ms)
+        .bind(commitment.units.len() as i64)
+        .bind(code)
+        .bind(note)
+        .bind(key.0)
+        .bind(Step::COMMIT.from.as_str())
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if moved == 1 {
+            insert_units(&mut transaction, key, &commitment.units).await?;
+            commit(transaction).await?;
+        }
+        Ok(())
+    }
+
+    /// The units of a commitment, by name. Of one that is not believed the fault stands for itself only as long as nothing is judged.
+    pub async fn committed_units(&self, key: ChallengeKey) -> Result<Vec<CommittedUnit>, StoreError> {
+        let rows = sqlx::query("SELECT unit, root, fail_code FROM challenge_units WHERE challenge = $1 ORDER BY unit")
             .bind(key.0)
-            .bind(Unit::Cpu.as_str())
-            .fetch_optional(&self.reader)
+            .fetch_all(&self.reader)
             .await?;
-        row.as_ref().map(|row| parsed("challenge_units", row, "root")).transpose()
+        rows.iter()
+            .map(|row| {
+                let code: Option<String> = row.try_get("fail_code")?;
+                Ok(CommittedUnit {
+                    unit: parsed("challenge_units", row, "unit")?,
+                    root: parsed("challenge_units", row, "root")?,
+                    fault: code.and_then(|code| UnitFault::of_commitment(&code)),
+                })
+            })
+            .collect()
     }
 
     /// Stores a proof; false, and nothing stored, when the challenge is no longer `committed`.
@@ -424,6 +527,33 @@ impl Store {
             .collect()
     }
 
+    /// The GPUs of a miner that failed in challenges with a verdict, newest first, at most `limit`.
+    pub async fn failed_units(&self, hotkey: Hotkey, limit: i64) -> Result<Vec<FailedUnit>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT c.uuid, w.worker_id, u.unit, c.finished_at, u.fail_code, COALESCE(u.fail_note, u.fail_code) AS note
+             FROM workers w JOIN challenges c ON c.worker = w.id JOIN challenge_units u ON u.challenge = c.id
+             WHERE w.hotkey = $1 AND c.status IN ('verified', 'failed') AND u.ok = 0 AND u.unit <> '-1'
+               AND u.fail_code IS NOT NULL
+             ORDER BY c.finished_at DESC, c.id DESC, u.unit LIMIT $2",
+        )
+        .bind(hotkey.to_string())
+        .bind(limit)
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(FailedUnit {
+                    challenge_id: parsed("challenges", row, "uuid")?,
+                    worker_id: parsed("workers", row, "worker_id")?,
+                    gpu: parsed("challenge_units", row, "unit")?,
+                    finished_at_ms: row.try_get("finished_at")?,
+                    code: row.try_get("fail_code")?,
+                    note: row.try_get("note")?,
+                })
+            })
+            .collect()
+    }
+
     /// How many challenges are in each status; statuses without any are absent.
     pub async fn challenge_counts(&self) -> Result<Vec<(Status, i64)>, StoreError> {
         let rows = sqlx::query("SELECT status, COUNT(*) AS n FROM challenges GROUP BY status ORDER BY status")
@@ -480,9 +610,10 @@ fn challenge_of(row: &AnyRow) -> Result<ChallengeRow, StoreError> {
     let params: String = row.try_get("params")?;
     let params: Params = json("params", &params)?;
     let targets: Option<String> = row.try_get("targets")?;
-    let targets: Vec<(u32, Option<u32>)> = targets.map_or(Ok(Vec::new()), |text| json("targets", &text))?;
     Ok(ChallengeRow {
         key: ChallengeKey(row.try_get("id")?),
+        kind: kind_of(row, "kind")?,
+        worker: WorkerKey(row.try_get("worker")?),
         id: parsed("challenges", row, "uuid")?,
         worker_id: parsed("workers", row, "worker_id")?,
         hotkey: parsed("workers", row, "hotkey")?,
@@ -493,8 +624,66 @@ fn challenge_of(row: &AnyRow) -> Result<ChallengeRow, StoreError> {
         status: parsed("challenges", row, "status")?,
         sent_at_ms: row.try_get("sent_at")?,
         expires_at_ms: row.try_get("expires_at")?,
-        rows: targets.into_iter().map(|(row, _)| row).collect(),
+        targets: targets.map_or(Ok(Targets::default()), |text| targets_of(&text))?,
     })
+}
+
+/// Elements with their column, then rows with none (miner-validator spec 5.5).
+fn json_of_targets(targets: &Targets) -> String {
+    let coordinates = targets.coordinates.iter().map(|(row, column)| (*row, Some(*column)));
+    let rows = targets.rows.iter().map(|row| (*row, None));
+    serde_json::json!(coordinates.chain(rows).collect::<Vec<_>>()).to_string()
+}
+
+fn targets_of(text: &str) -> Result<Targets, StoreError> {
+    let mut targets = Targets::default();
+    for (row, column) in json::<Vec<(u32, Option<u32>)>>("targets", text)? {
+        match column {
+            Some(column) => targets.coordinates.push((row, column)),
+            None => targets.rows.push(row),
+        }
+    }
+    Ok(targets)
+}
+
+fn kind_of(row: &AnyRow, column: &'static str) -> Result<ChallengeKind, StoreError> {
+    let text: String = row.try_get(column)?;
+    ChallengeKind::from_text(&text).ok_or(StoreError::Corrupt { table: "challenges", what: column, value: text })
+}
+
+fn due_worker(key: WorkerKey, row: &AnyRow) -> Result<DueWorker, StoreError> {
+    let capabilities = texts_of("workers", "capabilities", row.try_get("capabilities")?)?;
+    Ok(DueWorker {
+        key,
+        hotkey: parsed("workers", row, "hotkey")?,
+        worker_id: parsed("workers", row, "worker_id")?,
+        capabilities: capabilities.iter().filter_map(|text| ChallengeKind::from_text(text)).collect(),
+        models: BTreeSet::new(),
+        last_kind: row.try_get::<Option<String>, _>("last_kind")?.and_then(|text| ChallengeKind::from_text(&text)),
+    })
+}
+
+/// Those that are believed wait for their verdict, the others have theirs.
+async fn insert_units(
+    transaction: &mut Transaction<'_, Any>,
+    key: ChallengeKey,
+    units: &[CommittedUnit],
+) -> Result<(), StoreError> {
+    for CommittedUnit { unit, root, fault } in units {
+        sqlx::query(
+            "INSERT INTO challenge_units (challenge, unit, root, ok, fail_code, fail_note)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(key.0)
+        .bind(unit.as_str())
+        .bind(root.to_string())
+        .bind(fault.map(|_| 0_i64))
+        .bind(fault.map(|fault| fault.code()))
+        .bind(fault.map(|fault| fault.to_string()))
+        .execute(&mut **transaction)
+        .await?;
+    }
+    Ok(())
 }
 
 /// The column `params`.

@@ -4,14 +4,19 @@
 //! claims are kept beside it and mark it contested (validator spec 3.3). Only real GPU UUIDs come here: PCI addresses
 //! repeat across machines.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use byteleap_protocol::Object;
+use byteleap_protocol::gpu_signature::{CommitmentKey, HOST_KEY_FIELD};
+use byteleap_protocol::hotkey::Hotkey;
+use byteleap_protocol::id::{GpuUuid, WorkerId};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sqlx::{Any, Row, Transaction};
 
 use super::bulk::{bulk, list, rows, rows_per_statement};
 use super::heartbeat::WorkerBeat;
-use super::{StoreError, WorkerKey};
+use super::{Store, StoreError, WorkerKey, double_or_null, parsed};
 
 /// A holder that has been silent about a card for so long loses it to the next claim.
 pub const OWNERSHIP_LAPSE_MS: i64 = 30 * 60_000;
@@ -37,10 +42,114 @@ pub struct SeenGpu {
     pub raw: String,
 }
 
+/// A card that a miner holds, and how it did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GpuRow {
+    /// Its UUID.
+    pub uuid: GpuUuid,
+    /// The worker that holds it.
+    pub worker_id: WorkerId,
+    /// Its model, where it is named.
+    pub model: Option<String>,
+    /// When it was last reported, unix milliseconds UTC.
+    pub last_seen_at_ms: i64,
+    /// When another worker last reported it too.
+    pub contested_at_ms: Option<i64>,
+    /// Challenges that it passed.
+    pub passed: i64,
+    /// Challenges that it failed.
+    pub failed: i64,
+}
+
+/// A card of a worker's inventory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InventoryGpu {
+    /// The key that its host says it signs with, if it names one.
+    pub host_key: Option<CommitmentKey>,
+}
+
+/// The host's key in a card's description.
+fn host_key(raw: &str) -> Option<CommitmentKey> {
+    let card: Object = serde_json::from_str(raw).ok()?;
+    card.get(HOST_KEY_FIELD)?.as_str()?.parse().ok()
+}
+
+impl Store {
+    /// The cards that a worker reported since `since_ms`, held or claimed, with what is needed to believe their commitments.
+    pub async fn inventory_of(
+        &self,
+        worker: WorkerKey,
+        since_ms: i64,
+    ) -> Result<BTreeMap<GpuUuid, InventoryGpu>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT g.uuid, g.raw FROM gpus g WHERE g.worker = $1 AND g.last_seen_at >= $2 AND g.uuid IS NOT NULL
+             UNION ALL
+             SELECT g.uuid, k.raw FROM gpu_claims k JOIN gpus g ON g.id = k.gpu
+             WHERE k.worker = $1 AND k.last_at >= $2 AND g.worker <> $1",
+        )
+        .bind(worker.0)
+        .bind(since_ms)
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let raw: Option<String> = row.try_get("raw")?;
+                Ok((parsed("gpus", row, "uuid")?, InventoryGpu { host_key: raw.as_deref().and_then(host_key) }))
+            })
+            .collect()
+    }
+
+    /// The cards that a miner holds, by worker and UUID.
+    pub async fn gpus_of(&self, hotkey: Hotkey) -> Result<Vec<GpuRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT g.uuid, w.worker_id, g.model, g.last_seen_at, g.contested_at, COALESCE(s.ok, 0) AS ok,
+                    COALESCE(s.failed, 0) AS failed
+             FROM workers w JOIN gpus g ON g.worker = w.id LEFT JOIN gpu_stats s ON s.gpu = g.id
+             WHERE w.hotkey = $1 AND g.uuid IS NOT NULL ORDER BY w.worker_id, g.uuid",
+        )
+        .bind(hotkey.to_string())
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(GpuRow {
+                    uuid: parsed("gpus", row, "uuid")?,
+                    worker_id: parsed("workers", row, "worker_id")?,
+                    model: row.try_get("model")?,
+                    last_seen_at_ms: row.try_get("last_seen_at")?,
+                    contested_at_ms: row.try_get("contested_at")?,
+                    passed: row.try_get("ok")?,
+                    failed: row.try_get("failed")?,
+                })
+            })
+            .collect()
+    }
+
+    /// The models of the cards that workers claim from others since `since_ms`.
+    pub(super) async fn claimed_models(
+        &self,
+        since_ms: i64,
+    ) -> Result<HashMap<WorkerKey, BTreeSet<Option<String>>>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT k.worker, g.model FROM gpu_claims k JOIN gpus g ON g.id = k.gpu
+             WHERE k.last_at >= $1 AND g.worker <> k.worker",
+        )
+        .bind(since_ms)
+        .fetch_all(&self.reader)
+        .await?;
+        let mut models: HashMap<WorkerKey, BTreeSet<Option<String>>> = HashMap::new();
+        for row in &rows {
+            models.entry(WorkerKey(row.try_get("worker")?)).or_default().insert(row.try_get("model")?);
+        }
+        Ok(models)
+    }
+}
+
 impl SeenGpu {
     /// Digest over what a card is; what moves with every heartbeat, its clock and what its driver says besides, is left out.
     fn digest(&self) -> [u8; 32] {
-        let lasting = (&self.model, self.memory_mb, &self.compute_capability, self.sm_count, &self.architecture);
+        let key = host_key(&self.raw).map(|key| key.to_string());
+        let lasting = (&self.model, self.memory_mb, &self.compute_capability, self.sm_count, &self.architecture, key);
         Sha256::digest(format!("{lasting:?}")).into()
     }
 }
@@ -172,25 +281,77 @@ async fn contest(
     for row in query.fetch_all(&mut **transaction).await? {
         keys.insert(row.try_get::<String, _>("uuid")?, row.try_get::<i64, _>("id")?);
     }
-    let claims: Vec<_> = contested.iter().filter_map(|(gpu, worker)| Some((*keys.get(&gpu.uuid)?, worker.0))).collect();
-    let rows = rows(claims.len(), 2, 2, ", $1, $1, 1");
+    let claims: Vec<_> =
+        contested.iter().filter_map(|(gpu, worker)| Some((*keys.get(&gpu.uuid)?, worker.0, gpu.raw.clone()))).collect();
+    let rows = rows(claims.len(), 3, 2, ", $1, $1, 1");
     let mut query = bulk(format!(
-        "INSERT INTO gpu_claims (gpu, worker, first_at, last_at, beats) VALUES {rows}
-         ON CONFLICT (gpu, worker) DO UPDATE SET last_at = excluded.last_at, beats = gpu_claims.beats + 1"
+        "INSERT INTO gpu_claims (gpu, worker, raw, first_at, last_at, beats) VALUES {rows}
+         ON CONFLICT (gpu, worker) DO UPDATE SET last_at = excluded.last_at, beats = gpu_claims.beats + 1,
+                                                 raw = excluded.raw"
     ))
     .bind(at_ms);
-    for (gpu, worker) in claims {
-        query = query.bind(gpu).bind(worker);
+    for (gpu, worker, raw) in claims {
+        query = query.bind(gpu).bind(worker).bind(raw);
     }
     query.execute(&mut **transaction).await?;
     Ok(())
 }
 
+/// What a card's part in a challenge came to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnitOutcome<'a> {
+    /// Whose challenge it was.
+    pub(super) worker: WorkerKey,
+    /// The card.
+    pub(super) gpu: &'a GpuUuid,
+    /// Whether its proof held.
+    pub(super) passed: bool,
+    /// How long the challenge took.
+    pub(super) took_ms: Option<f64>,
+    /// When it was judged.
+    pub(super) at_ms: i64,
+}
+
+/// Counts an outcome for a card. A worker that only claims it, and passes while its holder has not passed for as long as would
+/// lose it by silence, becomes the holder: what is signed and proved weighs more than who spoke first (validator spec 3.3).
+pub(super) async fn credit(transaction: &mut Transaction<'_, Any>, outcome: UnitOutcome<'_>) -> Result<(), StoreError> {
+    let UnitOutcome { worker, gpu, passed, took_ms, at_ms } = outcome;
+    if passed {
+        sqlx::query(
+            "UPDATE gpus SET worker = $1, owner_since = $2, last_seen_at = $2
+             WHERE uuid = $3 AND worker <> $1
+               AND EXISTS (SELECT 1 FROM gpu_claims k WHERE k.gpu = gpus.id AND k.worker = $1 AND k.last_at >= $4)
+               AND NOT EXISTS (SELECT 1 FROM challenge_units u JOIN challenges c ON c.id = u.challenge
+                               WHERE c.worker = gpus.worker AND c.created_at >= $4 AND u.unit = $3 AND u.ok = 1)",
+        )
+        .bind(worker.0)
+        .bind(at_ms)
+        .bind(gpu.as_str())
+        .bind(at_ms - OWNERSHIP_LAPSE_MS)
+        .execute(&mut **transaction)
+        .await?;
+    }
+    // Only the holder's outcomes are the card's; a mean over some ten successes.
+    sqlx::query(
+        "INSERT INTO gpu_stats (gpu, ok, failed, ewma_ms, last_at)
+         SELECT id, $1, $2, CAST($3 AS DOUBLE PRECISION), $4 FROM gpus WHERE uuid = $5 AND worker = $6
+         ON CONFLICT (gpu) DO UPDATE SET ok = gpu_stats.ok + excluded.ok, failed = gpu_stats.failed + excluded.failed,
+             ewma_ms = COALESCE(0.9 * gpu_stats.ewma_ms + 0.1 * excluded.ewma_ms, excluded.ewma_ms, gpu_stats.ewma_ms),
+             last_at = excluded.last_at",
+    )
+    .bind(i64::from(passed))
+    .bind(i64::from(!passed))
+    .bind(double_or_null(took_ms.filter(|_| passed)))
+    .bind(at_ms)
+    .bind(gpu.as_str())
+    .bind(worker.0)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use byteleap_protocol::hotkey::Hotkey;
-
-    use super::super::Store;
     use super::super::heartbeat::{Heartbeat, WorkerBeat};
     use super::super::testing::{beat, on_both_engines, store};
     use super::*;

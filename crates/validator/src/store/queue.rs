@@ -7,12 +7,14 @@
 //! On SQLite the one writer hands the proofs out; on PostgreSQL `FOR UPDATE SKIP LOCKED` lets many processes claim at the
 //! same time without waiting for one another. The clocks of the machines must agree to well within the time of a claim.
 
-use byteleap_protocol::merkle::NodeHash;
-use sqlx::Row;
+use byteleap_protocol::id::Unit;
+use sqlx::{Any, Row, Transaction};
 
 use super::challenge::ChallengeRow;
-use super::{ChallengeKey, Store, StoreError, commit, parsed, retrying};
-use crate::challenge::state::{Status, Verdict};
+use super::gpu::UnitOutcome;
+use super::{ChallengeKey, Store, StoreError, WorkerKey, commit, retrying};
+use crate::challenge::state::{Judgement, Status};
+use crate::challenge::units::CommittedUnit;
 
 /// The names of claims that the validator itself makes begin with this.
 pub const OWN_CLAIMS: &str = "validator-";
@@ -42,8 +44,8 @@ pub struct ClaimedProof {
 pub struct PendingProof {
     /// What was asked.
     pub challenge: ChallengeRow,
-    /// What was committed.
-    pub root: NodeHash,
+    /// What was committed to, believed or not.
+    pub units: Vec<CommittedUnit>,
     /// The proof as it was stored.
     pub body: Vec<u8>,
 }
@@ -94,41 +96,37 @@ impl Store {
     /// What a claimed proof is judged by; none when the claim has passed to somebody else.
     pub async fn pending_proof(&self, proof: &ClaimedProof) -> Result<Option<PendingProof>, StoreError> {
         let Some(challenge) = self.challenge_by_key(proof.key).await? else { return Ok(None) };
-        let row = sqlx::query(
-            "SELECT p.body, u.root FROM challenge_proofs p JOIN challenge_units u ON u.challenge = p.challenge
-             WHERE p.challenge = $1 AND p.claimed_by = $2",
-        )
-        .bind(proof.key.0)
-        .bind(proof.claim.as_str())
-        .fetch_optional(&self.reader)
-        .await?;
-        let pending = row.map(|row| {
-            Ok(PendingProof { challenge, root: parsed("challenge_units", &row, "root")?, body: row.try_get("body")? })
-        });
-        pending.transpose()
+        let row = sqlx::query("SELECT body FROM challenge_proofs WHERE challenge = $1 AND claimed_by = $2")
+            .bind(proof.key.0)
+            .bind(proof.claim.as_str())
+            .fetch_optional(&self.reader)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let units = self.committed_units(proof.key).await?;
+        Ok(Some(PendingProof { challenge, units, body: row.try_get("body")? }))
     }
 
-    /// Ends a challenge with its verdict and forgets its proof; false, and nothing written, when the claim has passed to
+    /// Ends a challenge with its verdict and those of its units, credits its GPUs, and forgets its proof; false, and nothing written, when the claim has passed to
     /// somebody else.
     pub async fn conclude(
         &self,
         proof: &ClaimedProof,
-        verdict: Verdict,
+        judgement: &Judgement,
         verify_ms: f64,
         now_ms: i64,
     ) -> Result<bool, StoreError> {
-        retrying(|| self.try_conclude(proof, verdict, verify_ms, now_ms)).await
+        retrying(|| self.try_conclude(proof, judgement, verify_ms, now_ms)).await
     }
 
     async fn try_conclude(
         &self,
         proof: &ClaimedProof,
-        verdict: Verdict,
+        judgement: &Judgement,
         verify_ms: f64,
         now_ms: i64,
     ) -> Result<bool, StoreError> {
+        let verdict = judgement.verdict;
         let (code, note) = verdict.reason().unzip();
-        let ok = i64::from(verdict == Verdict::Verified);
         let mut transaction = self.begin().await?;
         let forgotten = sqlx::query("DELETE FROM challenge_proofs WHERE challenge = $1 AND claimed_by = $2")
             .bind(proof.key.0)
@@ -141,28 +139,28 @@ impl Store {
         let moved = sqlx::query(
             "UPDATE challenges SET status = $1, finished_at = $2, units_ok = $3, verify_ms = $4, fail_code = $5,
                                    fail_note = $6
-             WHERE id = $7 AND status = $8",
+             WHERE id = $7 AND status = $8 RETURNING worker, compute_ms",
         )
         .bind(verdict.status().as_str())
         .bind(now_ms)
-        .bind(ok)
+        .bind(judgement.units_ok() as i64)
         .bind(verify_ms)
         .bind(code)
         .bind(note)
         .bind(proof.key.0)
         .bind(Status::Verifying.as_str())
-        .execute(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
-        if moved.rows_affected() == 0 {
-            return Ok(false);
-        }
+        let Some(moved) = moved else { return Ok(false) };
         if verdict.status() != Status::Void {
-            sqlx::query("UPDATE challenge_units SET ok = $1, fail_code = $2 WHERE challenge = $3")
-                .bind(ok)
-                .bind(code)
-                .bind(proof.key.0)
-                .execute(&mut *transaction)
-                .await?;
+            write_unit_verdicts(&mut transaction, proof.key, judgement).await?;
+            let (worker, took_ms) = (WorkerKey(moved.try_get("worker")?), moved.try_get("compute_ms")?);
+            for (unit, fault) in &judgement.units {
+                if let Unit::Gpu(gpu) = unit {
+                    let outcome = UnitOutcome { worker, gpu, passed: fault.is_none(), took_ms, at_ms: now_ms };
+                    super::gpu::credit(&mut transaction, outcome).await?;
+                }
+            }
         }
         commit(transaction).await?;
         Ok(true)
@@ -204,18 +202,50 @@ impl Store {
     }
 }
 
+/// Each unit's own verdict; where none is, that of the challenge. What was not believed keeps the verdict that it has.
+async fn write_unit_verdicts(
+    transaction: &mut Transaction<'_, Any>,
+    key: ChallengeKey,
+    judgement: &Judgement,
+) -> Result<(), StoreError> {
+    if judgement.units.is_empty() {
+        let (code, note) = judgement.verdict.reason().unzip();
+        sqlx::query("UPDATE challenge_units SET ok = $1, fail_code = $2, fail_note = $3 WHERE challenge = $4")
+            .bind(judgement.units_ok() as i64)
+            .bind(code)
+            .bind(note)
+            .bind(key.0)
+            .execute(&mut **transaction)
+            .await?;
+    }
+    for (unit, fault) in &judgement.units {
+        sqlx::query(
+            "UPDATE challenge_units SET ok = $1, fail_code = $2, fail_note = $3 WHERE challenge = $4 AND unit = $5",
+        )
+        .bind(i64::from(fault.is_none()))
+        .bind(fault.map(|fault| fault.code()))
+        .bind(fault.map(|fault| fault.to_string()))
+        .bind(key.0)
+        .bind(unit.as_str())
+        .execute(&mut **transaction)
+        .await?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 impl Store {
     /// Claims the oldest proof and gives it this verdict.
-    pub(crate) async fn judge_oldest(&self, verdict: Verdict, now_ms: i64) {
+    pub(crate) async fn judge_oldest(&self, verdict: crate::challenge::state::Verdict, now_ms: i64) {
         let claim = Claim { name: format!("test/{now_ms}"), until_ms: now_ms };
         let proof = self.claim_proofs(&claim, 1, now_ms).await.unwrap().remove(0);
-        assert!(self.conclude(&proof, verdict, 1.0, now_ms).await.unwrap());
+        assert!(self.conclude(&proof, &verdict.into(), 1.0, now_ms).await.unwrap());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use byteleap_protocol::challenge::ChallengeKind;
     use byteleap_protocol::hotkey::Hotkey;
     use byteleap_protocol::id::{ChallengeId, Iterations, MatrixSize};
 
@@ -223,7 +253,8 @@ mod tests {
     use super::super::heartbeat::Heartbeat;
     use super::super::testing::{self, on_both_engines, store};
     use super::*;
-    use crate::challenge::state::Loss;
+    use crate::challenge::state::{Loss, Verdict};
+    use crate::challenge::targets::Targets;
 
     const MINER: Hotkey = Hotkey([1; 32]);
 
@@ -242,7 +273,12 @@ mod tests {
         let sent = store.send_challenges(MINER, count, 0, 100).await.unwrap();
         for (challenge, at_ms) in sent.iter().zip(1..) {
             let root = "ab".repeat(32).parse().unwrap();
-            let commitment = NewCommitment { root, rows: vec![1], at_ms, proof_deadline_at_ms: 100 };
+            let commitment = NewCommitment {
+                units: vec![CommittedUnit::cpu(root)],
+                targets: Targets { rows: vec![1], coordinates: Vec::new() },
+                at_ms,
+                proof_deadline_at_ms: 100,
+            };
             assert!(store.commit_challenge(challenge.key, &commitment).await.unwrap());
             assert!(store.accept_proof(challenge.key, b"proof", at_ms).await.unwrap());
         }
@@ -253,6 +289,7 @@ mod tests {
         NewChallenge {
             id: ChallengeId::new(&uuid::Uuid::new_v4().to_string()).unwrap(),
             worker,
+            kind: ChallengeKind::CpuMatrix,
             size: MatrixSize::new(100).unwrap(),
             iterations: Iterations::ONE,
             seed: "00".parse().unwrap(),
@@ -283,17 +320,17 @@ mod tests {
         assert_eq!(store.claim_proofs(&claim("b/1", 90), 1, 50).await.unwrap(), [], "still its");
         let taken = store.claim_proofs(&claim("b/1", 90), 1, 51).await.unwrap().remove(0);
         assert_eq!(store.pending_proof(&killed).await.unwrap(), None);
-        assert!(!store.conclude(&killed, Verdict::Void(Loss::Verifier), 1.0, 60).await.unwrap());
+        assert!(!store.conclude(&killed, &Verdict::Void(Loss::Verifier).into(), 1.0, 60).await.unwrap());
         assert_eq!(store.pending_proof(&taken).await.unwrap().unwrap().body, b"proof");
-        assert!(store.conclude(&taken, Verdict::Verified, 1.0, 60).await.unwrap());
+        assert!(store.conclude(&taken, &Verdict::Verified.into(), 1.0, 60).await.unwrap());
         assert_eq!(store.challenge_counts().await.unwrap(), [(Status::Verified, 1)]);
     }
 
     async fn a_verdict_is_given_once() {
         let store = with_proofs(1).await;
         let proof = store.claim_proofs(&claim("a/1", 50), 1, 10).await.unwrap().remove(0);
-        assert!(store.conclude(&proof, Verdict::Verified, 1.0, 20).await.unwrap());
-        assert!(!store.conclude(&proof, Verdict::Verified, 1.0, 20).await.unwrap());
+        assert!(store.conclude(&proof, &Verdict::Verified.into(), 1.0, 20).await.unwrap());
+        assert!(!store.conclude(&proof, &Verdict::Verified.into(), 1.0, 20).await.unwrap());
         assert_eq!(store.verification_queue(20).await.unwrap(), QueueState::default());
     }
 
@@ -315,7 +352,7 @@ mod tests {
                 break;
             }
             for proof in &claimed {
-                assert!(store.conclude(proof, Verdict::Verified, 1.0, 20).await.unwrap());
+                assert!(store.conclude(proof, &Verdict::Verified.into(), 1.0, 20).await.unwrap());
             }
             got.extend(claimed);
         }

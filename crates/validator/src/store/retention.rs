@@ -216,6 +216,7 @@ mod tests {
 
     use byteleap_chain::{Chain, FixedChain, Weights};
     use byteleap_daemon::clock::ManualClock;
+    use byteleap_protocol::challenge::ChallengeKind;
     use byteleap_protocol::hotkey::Hotkey;
     use byteleap_protocol::id::{Iterations, MatrixSize};
     use byteleap_scoring::Rules;
@@ -228,6 +229,8 @@ mod tests {
     use super::super::testing::{beat, on_both_engines, store};
     use super::*;
     use crate::challenge::state::Verdict;
+    use crate::challenge::targets::Targets;
+    use crate::challenge::units::CommittedUnit;
     use crate::score::Scorer;
 
     const MINER: Hotkey = Hotkey([1; 32]);
@@ -273,6 +276,7 @@ mod tests {
         let challenge = NewChallenge {
             id: "00000000-0000-4000-8000-000000000001".parse().unwrap(),
             worker: store.workers().await.unwrap()[0].key,
+            kind: ChallengeKind::CpuMatrix,
             size: MatrixSize::new(2_000).unwrap(),
             iterations: Iterations::ONE,
             seed: "00".parse().unwrap(),
@@ -282,7 +286,12 @@ mod tests {
         let owner = store.workers().await.unwrap()[0].hotkey;
         let sent = store.send_challenges(owner, 1, THEN_MS, THEN_MS + 1).await.unwrap().remove(0);
         let root = "ab".repeat(32).parse().unwrap();
-        let commitment = NewCommitment { root, rows: vec![1], at_ms: THEN_MS, proof_deadline_at_ms: THEN_MS + 1 };
+        let commitment = NewCommitment {
+            units: vec![CommittedUnit::cpu(root)],
+            targets: Targets { rows: vec![1], coordinates: Vec::new() },
+            at_ms: THEN_MS,
+            proof_deadline_at_ms: THEN_MS + 1,
+        };
         assert!(store.commit_challenge(sent.key, &commitment).await.unwrap());
         assert!(store.accept_proof(sent.key, b"proof", THEN_MS).await.unwrap());
         store.judge_oldest(Verdict::Verified, THEN_MS).await;

@@ -11,10 +11,13 @@ use std::time::{Duration, Instant};
 use byteleap_compute::challenge::CpuChallenge;
 use byteleap_compute::cpu::compute;
 use byteleap_daemon::admin;
+use byteleap_protocol::challenge::ChallengeKind;
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::{ChallengeId, Iterations, MatrixSize, RowHash, Seed, Unit};
 use byteleap_protocol::merkle::MerkleTree;
 use byteleap_protocol::payload::ProofResponse;
+use byteleap_validator::challenge::targets::Targets;
+use byteleap_validator::challenge::units::CommittedUnit;
 use byteleap_validator::store::Store;
 use byteleap_validator::store::challenge::{NewChallenge, NewCommitment};
 use byteleap_validator::store::heartbeat::{Heartbeat, Specs, Usage, WorkerBeat};
@@ -154,6 +157,7 @@ async fn fill(store: &Store, count: usize) {
     store.record_heartbeat(&heartbeat).await.unwrap();
     let workers = store.workers().await.unwrap();
     let challenges = workers.iter().map(|row| NewChallenge {
+        kind: ChallengeKind::CpuMatrix,
         id: ChallengeId::new(&uuid::Uuid::new_v4().to_string()).unwrap(),
         worker: row.key,
         size,
@@ -165,7 +169,12 @@ async fn fill(store: &Store, count: usize) {
     store.create_challenges(&challenges, 0, 100).await.unwrap();
     for sent in store.send_challenges(MINER, count as i64, 0, 100).await.unwrap() {
         let (root, rows) = (tree.root(), OPENED.to_vec());
-        let commitment = NewCommitment { root, rows, at_ms: 1, proof_deadline_at_ms: 100 };
+        let commitment = NewCommitment {
+            units: vec![CommittedUnit::cpu(root)],
+            targets: Targets { rows, coordinates: Vec::new() },
+            at_ms: 1,
+            proof_deadline_at_ms: 100,
+        };
         assert!(store.commit_challenge(sent.key, &commitment).await.unwrap());
         assert!(store.accept_proof(sent.key, &body, 2).await.unwrap());
     }
