@@ -20,6 +20,7 @@ pub mod join;
 pub mod link;
 pub mod outbox;
 pub mod service;
+pub mod status;
 
 /// Where a test may kill the worker: on both sides of what makes a result lasting, and of what tells the miner of it.
 /// `docs/architecture.md` says what each crash must leave behind.

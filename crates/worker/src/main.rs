@@ -4,18 +4,21 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use byteleap_daemon::admin;
 use byteleap_daemon::cli::{self, CommonArgs, CommonCommand, Failure};
+use byteleap_daemon::clock::{Clock, SystemClock};
 use byteleap_daemon::config::{Config, example};
+use byteleap_daemon::drain::{self, DrainArgs};
 use byteleap_daemon::failpoint;
 use byteleap_daemon::logging;
 use byteleap_daemon::tasks::Signals;
+use byteleap_daemon::view::{self, ViewArgs};
 use byteleap_host::service::{Daemon, ServiceCommand};
 use byteleap_worker::FAILPOINTS;
 use byteleap_worker::bench::{self, BenchCommand};
 use byteleap_worker::config::{KEYS, Settings};
 use byteleap_worker::join;
 use byteleap_worker::service;
+use byteleap_worker::status::Status;
 use clap::{Parser, Subcommand};
 
 /// This program as a systemd service.
@@ -45,8 +48,10 @@ enum Command {
     Common(CommonCommand),
     #[command(flatten)]
     Service(ServiceCommand),
-    /// Show what the running worker does.
-    Status,
+    /// Show what the running worker does, and why no work comes.
+    Status(ViewArgs),
+    /// Take no new challenges, finish those under way, and say when it is safe to stop the worker.
+    Drain(DrainArgs),
     /// Take up a miner's invitation: write where it is into the configuration file, and enrol this worker's key at the next
     /// start.
     Join {
@@ -68,7 +73,8 @@ fn main() -> ExitCode {
         Command::Service(command) => {
             SERVICE.execute(&command, &example(KEYS)).map_err(|error| Failure::with_code(error.code(), error))
         }
-        Command::Status => status(&arguments.common),
+        Command::Status(view) => status(&arguments.common, view),
+        Command::Drain(how) => drain(&arguments.common, how),
         Command::Join { token } => join_miner(&arguments.common, &token),
         Command::Bench(command) => bench::run(&command),
     })
@@ -97,12 +103,15 @@ fn check(common: &CommonArgs) -> Result<(), Failure> {
     })
 }
 
-fn status(common: &CommonArgs) -> Result<(), Failure> {
+fn status(common: &CommonArgs, arguments: ViewArgs) -> Result<(), Failure> {
     let settings = settings(&common.load(KEYS)?);
-    cli::block_on(async {
-        let status = admin::get(settings.http_listen, "/status").await?;
-        Ok(writeln!(io::stdout(), "{status:#}")?)
-    })
+    let page = |status| Ok(serde_json::from_value::<Status>(status)?.page(SystemClock::new().unix_ms()));
+    cli::block_on(view::show(settings.http_listen, arguments, |json| json, page))
+}
+
+fn drain(common: &CommonArgs, arguments: DrainArgs) -> Result<(), Failure> {
+    let settings = settings(&common.load(KEYS)?);
+    cli::block_on(drain::run(settings.http_listen, arguments))
 }
 
 fn join_miner(common: &CommonArgs, token: &str) -> Result<(), Failure> {

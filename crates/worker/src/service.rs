@@ -9,9 +9,12 @@ use byteleap_compute::engine::software::SoftwareEngine;
 use byteleap_daemon::admin::{Admin, Pages, Readiness, Status, record_metrics};
 use byteleap_daemon::cli::Failure;
 use byteleap_daemon::clock::{Clock, SystemClock};
+use byteleap_daemon::drain;
 use byteleap_daemon::tasks::{self, Signals, Tasks};
 use byteleap_host::{coldkey, identity};
+use byteleap_protocol::Object;
 use byteleap_protocol::id::WorkerId;
+use byteleap_protocol::join::CertificateFingerprint;
 use byteleap_protocol::worker_key::{WorkerKey, WorkerSecret};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -25,6 +28,7 @@ use crate::gpu::{self, Gpus, Watcher};
 use crate::host;
 use crate::link::{Identity, Link, LinkState, Timing, dial, key};
 use crate::outbox::Outbox;
+use crate::status;
 
 /// How long a stop may take.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
@@ -89,8 +93,22 @@ pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<()
         state,
         gate: readiness.gate("miner", "not connected yet"),
     };
-    let status = status(worker_id, public_key, &settings, link_state, runner.clone(), gpus, outbox);
-    let pages = Pages { readiness, metrics, status, routes: Default::default() };
+    let shown = Shown {
+        worker_id,
+        public_key,
+        worker_name: settings.worker_name.clone(),
+        miner_url: settings.miner_url.to_string(),
+        miner_fingerprint: settings.miner_fingerprint,
+        link: link_state,
+        system_info: link.system_info.clone(),
+        runner: runner.clone(),
+        gpus,
+        outbox,
+    };
+    let status = Status::new(move || std::future::ready(json!(shown.status())));
+    let watched = runner.clone();
+    let routes = drain::routes(runner.drain(), move || watched.under_way());
+    let pages = Pages { readiness, metrics, status, routes };
 
     let tasks = Tasks::new();
     tasks.service("admin", |stop| admin.serve(pages, stop));
@@ -205,37 +223,43 @@ async fn worker_id(settings: &Settings, root: &Path) -> Result<WorkerId, Identit
     WorkerId::new(&text).map_err(|error| unusable(error.to_string()))
 }
 
-/// The body of `/status`.
-fn status(
+/// What `/status` is made of.
+struct Shown {
     worker_id: WorkerId,
     public_key: WorkerKey,
-    settings: &Settings,
+    worker_name: Option<String>,
+    miner_url: String,
+    miner_fingerprint: Option<CertificateFingerprint>,
     link: watch::Receiver<LinkState>,
+    system_info: watch::Receiver<Object>,
     runner: Runner,
     gpus: Gpus,
     outbox: Arc<Outbox>,
-) -> Status {
-    let miner_url = settings.miner_url.to_string();
-    let miner_fingerprint = settings.miner_fingerprint;
-    let worker_name = settings.worker_name.clone();
-    Status::new(move || {
-        let connection = match &*link.borrow() {
-            LinkState::Registered { since_ms } => json!({"registered": true, "since_ms": since_ms}),
-            LinkState::Away { reason } => json!({"registered": false, "reason": reason}),
-        };
-        let status: Value = json!({
-            "worker_id": worker_id,
-            "public_key": public_key,
-            "worker_name": worker_name,
-            "version": env!("CARGO_PKG_VERSION"),
-            "miner_url": miner_url,
-            "miner_fingerprint": miner_fingerprint,
-            "connection": connection,
-            "capabilities": gpus.capabilities(),
-            "gpu": gpus.status(),
-            "tasks": runner.held_tasks(),
-            "unsent_results": outbox.len(),
-        });
-        std::future::ready(status)
-    })
+}
+
+impl Shown {
+    fn status(&self) -> status::Status {
+        let connection = status::Connection::from(&*self.link.borrow());
+        let (draining, tasks) = (self.runner.drain().is_on(), self.runner.held_tasks());
+        let last_challenge = self.runner.record().last();
+        let sample = self.system_info.borrow();
+        let number = |name: &str| sample.get(name).and_then(Value::as_u64).unwrap_or_default();
+        status::Status {
+            worker_id: self.worker_id.clone(),
+            public_key: self.public_key,
+            worker_name: self.worker_name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            miner_url: self.miner_url.clone(),
+            miner_fingerprint: self.miner_fingerprint,
+            idle_because: status::idle_because(&connection, draining, &tasks, last_challenge.as_ref()),
+            connection,
+            draining,
+            host: status::Host { cpus: number("cpu_count"), memory_mib: number("memory_total") },
+            gpu: self.gpus.status(),
+            capabilities: self.gpus.capabilities(),
+            tasks,
+            unsent_results: self.outbox.len(),
+            last_challenge,
+        }
+    }
 }

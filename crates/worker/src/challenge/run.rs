@@ -15,6 +15,7 @@ use byteleap_compute::cpu;
 use byteleap_compute::engine::{self, EngineError, GpuEngine};
 use byteleap_compute::gpu::GpuChallenge;
 use byteleap_daemon::clock::Clock;
+use byteleap_daemon::drain::Drain;
 use byteleap_daemon::tasks::chain;
 use byteleap_protocol::challenge::{ChallengeData, ChallengeKind, TimeoutSeconds};
 use byteleap_protocol::frame::{ChallengeResult, TaskAssignment, TaskOutcome, TaskTimestamps};
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::{Committed, ResultCache};
+use super::record::Record;
 use crate::gpu::Gpus;
 use crate::outbox::{Finished, Outbox};
 
@@ -54,6 +56,8 @@ pub struct Runner {
     cache: ResultCache,
     gpus: Gpus,
     outbox: Arc<Outbox>,
+    drain: Drain,
+    record: Record,
     held: Arc<Mutex<Held>>,
     count: watch::Sender<usize>,
 }
@@ -76,6 +80,8 @@ struct Task {
 enum Refusal {
     #[error("the worker is stopping")]
     Stopping,
+    #[error("the worker drains: it takes no new challenges")]
+    Draining,
     #[error("unknown task type {0:?}")]
     UnknownKind(String),
     #[error(transparent)]
@@ -178,7 +184,17 @@ impl Runner {
     /// A runner without tasks.
     #[must_use]
     pub fn new(limits: Limits, clock: Arc<dyn Clock>, cache: ResultCache, gpus: Gpus, outbox: Arc<Outbox>) -> Self {
-        Self { limits, clock, cache, gpus, outbox, held: Arc::default(), count: watch::Sender::new(0) }
+        Self {
+            limits,
+            clock,
+            cache,
+            gpus,
+            outbox,
+            drain: Drain::default(),
+            record: Record::default(),
+            held: Arc::default(),
+            count: watch::Sender::new(0),
+        }
     }
 
     /// Takes an assignment on, or puts its refusal into the outbox. Must be called on a runtime.
@@ -194,6 +210,7 @@ impl Runner {
             tracing::info!(challenge_id = %task_id, "assignment of a task whose result is kept");
             return self.outbox.push(Finished { task_id, outcome: kept.outcome.clone(), useful_until });
         }
+        self.record.begins(task_id.clone(), assignment.task_type.clone(), self.clock.unix_ms());
         match self.accept(assignment, useful_until) {
             Ok(accepted) => {
                 tracing::info!(challenge_id = %task_id, size = accepted.work.size(), "challenge accepted");
@@ -207,6 +224,29 @@ impl Runner {
     pub fn refuse_unreadable(&self, task_id: ChallengeId, reason: &str) {
         let useful_until = self.clock.monotonic() + self.limits.default_task_timeout + SWEEP;
         self.refuse(task_id, reason, useful_until);
+    }
+
+    /// The switch that lets it take nothing new.
+    #[must_use]
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// What became of the last challenges.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// What a stop would lose, one line each: for `byteleap-worker drain`.
+    #[must_use]
+    pub fn under_way(&self) -> Vec<String> {
+        let held = self.held_tasks().into_iter().map(|task| format!("challenge {task} is computed"));
+        let unsent = self.outbox.len();
+        let unsent = (unsent > 0).then(|| format!("{unsent} results are not certainly with the miner"));
+        let unproved = self.record.unproved(self.clock.unix_ms());
+        let unproved = unproved.into_iter().map(|task| format!("challenge {task} may still be proved"));
+        held.chain(unsent).chain(unproved).collect()
     }
 
     /// How many tasks are held.
@@ -246,6 +286,7 @@ impl Runner {
     fn refuse(&self, task_id: ChallengeId, reason: &str, useful_until: Duration) {
         tracing::warn!(challenge_id = %task_id, reason, "challenge refused");
         metrics::counter!("worker_challenges_total", "outcome" => "refused").increment(1);
+        self.record.note(&task_id, |known| known.failed = Some(reason.to_owned()));
         self.outbox.push(Finished { task_id, outcome: TaskOutcome::failed(reason), useful_until });
     }
 
@@ -281,6 +322,9 @@ impl Runner {
         if held.is_stopping {
             return Err(Refusal::Stopping);
         }
+        if self.drain.is_on() {
+            return Err(Refusal::Draining);
+        }
         if held.tasks.len() >= self.limits.max_concurrent_tasks {
             return Err(Refusal::TooMany(held.tasks.len()));
         }
@@ -297,13 +341,16 @@ impl Runner {
     async fn carry_out(self, task: Accepted) {
         let outcome = match self.compute(&task).await {
             Ok(computed) => {
+                let computation_time_ms = computed.computation_time.as_secs_f64() * 1000.0;
                 let outcome = self.keep(&task, computed).await;
+                self.record.note(&task.task_id, |known| known.computation_time_ms = Some(computation_time_ms));
                 metrics::counter!("worker_challenges_total", "outcome" => "committed").increment(1);
                 outcome
             }
             Err(reason) => {
                 tracing::warn!(challenge_id = %task.task_id, reason, "challenge failed");
                 metrics::counter!("worker_challenges_total", "outcome" => "failed").increment(1);
+                self.record.note(&task.task_id, |known| known.failed = Some(reason.clone()));
                 TaskOutcome::failed(reason)
             }
         };
@@ -518,6 +565,19 @@ mod tests {
         bench.runner.clone().run(stop).await.unwrap();
         bench.runner.assign(endless("late"));
         assert_eq!(bench.reason().await, "the worker is stopping");
+    }
+
+    #[tokio::test]
+    async fn a_draining_worker_refuses_tasks_until_the_drain_is_cancelled() {
+        let bench = Bench::new(2);
+        bench.runner.drain().set(true);
+        bench.runner.assign(endless("late"));
+        assert_eq!(bench.reason().await, "the worker drains: it takes no new challenges");
+        bench.runner.drain().set(false);
+        bench.runner.assign(endless("c"));
+        assert_eq!(bench.runner.held_tasks(), [ChallengeId::new("c").unwrap()]);
+        bench.runner.held().tasks.values().for_each(|task| task.is_cancelled.store(true, Ordering::Relaxed));
+        bench.runner.idle().await;
     }
 
     #[tokio::test]

@@ -23,6 +23,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::status;
+
 /// How often GPUs are looked for while there are some (worker-miner spec 5.1).
 const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -140,13 +142,13 @@ impl Gpus {
 
     /// The state for `/status`.
     #[must_use]
-    pub fn status(&self) -> Value {
+    pub fn status(&self) -> status::Gpu {
         let seen = self.seen.borrow();
-        json!({
-            "engine": self.engine.as_ref().map(|engine| engine.name()),
-            "gpus": seen.devices.iter().map(|device| device.uuid.as_str()).collect::<Vec<_>>(),
-            "reason": seen.reason,
-        })
+        status::Gpu {
+            engine: self.engine.as_ref().map(|engine| engine.name().to_owned()),
+            gpus: seen.devices.iter().map(|device| device.uuid.to_string()).collect(),
+            reason: seen.reason.clone(),
+        }
     }
 
     /// A result is begun, before which what former ones hold is let go of.

@@ -103,6 +103,8 @@ pub enum LinkState {
     Registered {
         /// Since when, ms since 1970.
         since_ms: i64,
+        /// Whether the miner asked for a proof of the worker's key.
+        key_proved: bool,
     },
     /// Not registered.
     Away {
@@ -203,7 +205,7 @@ impl Link {
             worker_id: self.identity.worker_id.clone(),
             worker_name: self.identity.worker_name.clone(),
             worker_version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: self.gpus.capabilities(),
+            capabilities: self.capabilities(),
             system_info: self.gpus.put_into(self.system_info.borrow().clone()),
             identity,
         };
@@ -230,7 +232,8 @@ impl Link {
     async fn serve(&self, session: Session<'_>, stop: &CancellationToken) -> End {
         tracing::info!(worker_id = %self.identity.worker_id, miner_url = %self.url, "registered with the miner");
         metrics::counter!("worker_registrations_total").increment(1);
-        self.state.send_replace(LinkState::Registered { since_ms: self.clock.unix_ms() });
+        let registered = LinkState::Registered { since_ms: self.clock.unix_ms(), key_proved: session.is_key_proved() };
+        self.state.send_replace(registered);
         self.gate.open();
         let end = session.serve(stop).await;
         self.outbox.disconnected();
@@ -240,6 +243,11 @@ impl Link {
             self.is_away(format!("connection ended: {end}"));
         }
         end
+    }
+
+    /// What is offered: nothing by a worker that drains.
+    fn capabilities(&self) -> Vec<String> {
+        if self.runner.drain().is_on() { Vec::new() } else { self.gpus.capabilities() }
     }
 
     fn is_away(&self, reason: String) {

@@ -148,6 +148,7 @@ struct Proof {
 pub struct Session<'link> {
     link: &'link Link,
     socket: Socket,
+    key_proved: bool,
     /// Proof requests under way.
     proofs: JoinSet<Proof>,
     /// Commitments sent on this connection and not proved yet, and when.
@@ -163,8 +164,15 @@ impl<'link> Session<'link> {
     /// # Errors
     /// How the connection ended instead.
     pub async fn register(link: &'link Link, socket: Socket, register: Register) -> Result<Self, End> {
-        let mut session =
-            Self { link, socket, proofs: JoinSet::new(), unproved: HashMap::new(), last_ping: 0, unanswered: None };
+        let mut session = Self {
+            link,
+            socket,
+            key_proved: register.identity.is_some(),
+            proofs: JoinSet::new(),
+            unproved: HashMap::new(),
+            last_ping: 0,
+            unanswered: None,
+        };
         let acknowledged = async {
             session.send(&WorkerFrame::Register(register)).await?;
             loop {
@@ -181,6 +189,12 @@ impl<'link> Session<'link> {
         };
         session.end(&end).await;
         Err(end)
+    }
+
+    /// Whether the registration proved the worker's key.
+    #[must_use]
+    pub fn is_key_proved(&self) -> bool {
+        self.key_proved
     }
 
     /// Closes with 1000.
@@ -218,6 +232,8 @@ impl<'link> Session<'link> {
             tokio::select! {
                 message = self.socket.next() => self.take(message).await?,
                 _ = heartbeats.tick() => self.send_heartbeat().await?,
+                // The miner learns at once that nothing is offered any more, or again.
+                () = link.runner.drain().changed() => self.send_heartbeat().await?,
                 () = link.outbox.added() => self.send_results().await?,
                 Some(Ok(proof)) = self.proofs.join_next() => self.send_proof(proof).await?,
                 _ = pings.tick() => self.ping().await?,
@@ -340,10 +356,16 @@ impl<'link> Session<'link> {
     }
 
     async fn send_proof(&mut self, proof: Proof) -> Result<(), End> {
+        let failed = proof.answer.error.clone();
         failpoint::reach("worker.proof.before");
         self.send(&WorkerFrame::ProofResponse { message_id: proof.message_id, data: proof.answer }).await?;
         failpoint::reach("worker.proof.after");
         if let Some(challenge_id) = proof.challenge_id {
+            let now_ms = self.link.clock.unix_ms();
+            self.link.runner.record().note(&challenge_id, |known| {
+                known.proved_at_ms = Some(now_ms);
+                known.proof_failed = failed;
+            });
             self.unproved.remove(&challenge_id);
         }
         Ok(())
@@ -357,7 +379,7 @@ impl<'link> Session<'link> {
             active_tasks: Some(held as i64),
             system_info: gpus.put_into(self.link.system_info.borrow().clone()),
             gpu_info: Some(gpus.summary()),
-            capabilities: Some(gpus.capabilities()),
+            capabilities: Some(self.link.capabilities()),
         };
         self.send(&WorkerFrame::Heartbeat { data }).await
     }
@@ -380,6 +402,8 @@ impl<'link> Session<'link> {
             self.send(&WorkerFrame::TaskResult(result)).await?;
             failpoint::reach("worker.send.after");
             tracing::info!(challenge_id = %task_id, is_success, "result sent");
+            let now_ms = self.link.clock.unix_ms();
+            self.link.runner.record().note(&task_id, |known| known.sent_at_ms = Some(now_ms));
             if is_success {
                 self.unproved.retain(|_, sent| sent.elapsed() < PROOF_EXPECTED);
                 self.unproved.insert(task_id, Instant::now());

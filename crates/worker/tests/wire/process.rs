@@ -78,6 +78,63 @@ async fn status_of_a_worker_that_does_not_run_says_so() {
     assert!(told.contains("is the daemon running"), "{told}");
 }
 
+/// Where the admin endpoint of a worker that has registered listens, as its log says.
+fn admin(folder: &Path) -> String {
+    let log = std::fs::read_to_string(folder.join("worker.log")).unwrap();
+    let line = log.lines().find(|line| line.contains("admin endpoint listens")).unwrap_or_else(|| panic!("{log}"));
+    let start = line.find("127.0.0.1:").unwrap();
+    line[start..].split(|c: char| c.is_whitespace() || c == '"').next().unwrap().to_owned()
+}
+
+/// Runs a command against the worker whose admin endpoint is there; its status code and what it printed.
+async fn ask(folder: &Path, admin: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = worker(folder, arguments);
+    command.arg("--set").arg(format!("http.listen={admin}"));
+    let output = output(command).await;
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[tokio::test]
+async fn status_and_drain_tell_of_a_running_worker_and_refuse_work_until_it_is_cancelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let miner = Miner::start().await;
+    let child = worker(folder, &["--set", &format!("miner_url={}", miner.url())]).spawn().unwrap();
+    let mut connection = miner.registered().await;
+    connection.assign_cpu("c1").await;
+    assert!(connection.result().await.data.success);
+    let admin = admin(folder);
+
+    let (code, told) = ask(folder, &admin, &["drain", "--timeout", "0"]).await;
+    assert_eq!(code, Some(1), "its proof is not given yet: {told}");
+    assert!(told.contains("not yet safe") && told.contains("c1"), "{told}");
+    connection.assign("c2", "cpu_matrix", serde_json::json!({"matrix_size": 8, "seed": "07"})).await;
+    let refused = connection.result().await.data;
+    assert!(!refused.success && refused.error.as_deref().unwrap().contains("drains"), "{refused:?}");
+    connection.ask_for_rows("m1", "c1", &[0]).await;
+    assert!(connection.proof().await.1.success, "what it has, it finishes");
+    let (code, told) = ask(folder, &admin, &["drain"]).await;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("safe to stop"), "{told}");
+
+    let (code, told) = ask(folder, &admin, &["status"]).await;
+    assert_eq!(code, Some(0), "{told}");
+    for part in ["registered", "not authenticated", "CPUs", "drain --cancel", "c2", "no result: the worker drains"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let (code, told) = ask(folder, &admin, &["drain", "--cancel"]).await;
+    assert_eq!(code, Some(0), "{told}");
+    connection.assign_cpu("c3").await;
+    assert!(connection.result().await.data.success);
+    let (_, told) = ask(folder, &admin, &["status", "--json"]).await;
+    let status: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&status["draining"], &status["last_challenge"]["challenge_id"]), (&false.into(), &"c3".into()));
+    assert!(status["last_challenge"]["computation_time_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{told}");
+    terminate(&child);
+    drop(connection);
+    soon(tokio::task::spawn_blocking(move || child.wait_with_output())).await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn a_worker_does_not_start_where_a_coldkey_lies() {
     let folder = tempfile::tempdir().unwrap();
