@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -249,6 +249,31 @@ struct PlainReport<'message> {
     gpu_info: Option<&'message RawValue>,
     #[serde(default)]
     capabilities: Option<Vec<String>>,
+}
+
+/// A proof that is read straight from its text: a GPU's has a hundred thousand numbers, of which a tree of JSON values would
+/// be many times the size.
+#[derive(Deserialize)]
+struct PlainProof {
+    #[serde(rename = "type", deserialize_with = "proof_type")]
+    _kind: (),
+    message_id: MessageId,
+    data: ProofAnswer,
+}
+
+impl PlainProof {
+    /// None for every other message, and for a proof that is malformed or names a field twice: there, a tree has the last word.
+    fn glance(message: &[u8]) -> Option<Self> {
+        lenient::from_str(std::str::from_utf8(message).ok()?).ok()
+    }
+}
+
+/// Ends the reading of every message but a proof at its type, which comes first.
+fn proof_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "proof_response" => Ok(()),
+        _ => Err(D::Error::custom("no proof")),
+    }
 }
 
 /// A challenge for this worker.
@@ -527,6 +552,9 @@ impl WorkerFrame {
     /// # Errors
     /// See [`FrameError`].
     pub fn decode(message: &[u8]) -> Result<Self, FrameError> {
+        if let Some(PlainProof { message_id, data, .. }) = PlainProof::glance(message) {
+            return Ok(Self::ProofResponse { message_id, data });
+        }
         let (kind, object) = open(message, &Self::TYPES)?;
         if kind == "register" {
             let is_blank =
@@ -613,6 +641,33 @@ mod tests {
 
     fn from_worker(text: &str) -> Result<WorkerFrame, FrameError> {
         WorkerFrame::decode(text.as_bytes())
+    }
+
+    /// As by a tree alone.
+    fn from_tree(text: &str) -> Result<WorkerFrame, String> {
+        let (kind, object) = open(text.as_bytes(), &WorkerFrame::TYPES).map_err(|error| error.to_string())?;
+        fit(kind, object).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_proof_reads_the_same_with_and_without_a_tree() {
+        let unit =
+            r#"{"uuid":"GPU-1","row_hashes":[],"merkle_proofs":[],"coordinate_values":[1,"2.5",NaN,-Infinity,null]}"#;
+        let sound =
+            format!(r#"{{"type":"proof_response","message_id":"m","data":{{"success":"yes","proofs":[{unit}]}}}}"#);
+        assert!(PlainProof::glance(sound.as_bytes()).is_some());
+        let type_last =
+            r#"{"message_id":"m","data":{"success":true,"debug":null},"type":"proof_response","more":[{}]}"#;
+        assert!(PlainProof::glance(type_last.as_bytes()).is_some());
+        let twice = sound.replace(r#""message_id":"m""#, r#""message_id":"l","message_id":"m""#);
+        assert!(PlainProof::glance(twice.as_bytes()).is_none());
+        for text in [&sound, type_last, &twice, &sound.replace("null]", "true]"), &sound.replace("yes", "perhaps")] {
+            assert_eq!(from_worker(text).map_err(|error| error.to_string()), from_tree(text), "{text}");
+        }
+        for other in [r#"{"proof_response":null}"#, r#"["proof_response"]"#, r#""heartbeat""#, "1"] {
+            let text = sound.replace(r#""type":"proof_response""#, &format!(r#""type":{other}"#));
+            assert!(PlainProof::glance(text.as_bytes()).is_none() && from_worker(&text).is_err(), "{text}");
+        }
     }
 
     #[test]
