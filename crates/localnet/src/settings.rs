@@ -29,6 +29,9 @@ pub(crate) fn free_ports(daemons: usize) -> io::Result<Vec<Ports>> {
         .collect()
 }
 
+/// Side of a GPU challenge: processors play the GPUs here, and have it in well under a second.
+const SOFTWARE_GPU_MATRIX_SIZE: u32 = 512;
+
 /// What all daemons of one network share.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
@@ -57,14 +60,20 @@ impl World {
                 "challenge_timeout": challenge_timeout_s,
                 "ranking_window_minutes": 2,
                 "verification_interval": 1,
-                "challenge_type": "cpu_matrix",
+                "challenge_type": "both",
                 "cpu": {
                     "matrix_size": 2000,
                     "size_variance": 0.1,
                     "iterations": 1,
                     "verification": { "row_verification_count": 50, "row_verification_count_variance": 0.5 },
                 },
+                "gpu": {
+                    "matrix_size": SOFTWARE_GPU_MATRIX_SIZE,
+                    "verification": { "row_sample_rate": 0.02 },
+                    "model_allowlist": ["software"],
+                },
             },
+            "gpu": { "accept_host_keys": true },
             "scoring": { "profile": "docs-90-10", "interval_s": 5 },
             "http": { "listen": ports.admin },
         })
@@ -102,7 +111,7 @@ impl World {
     }
 }
 
-/// A worker's configuration: it computes for one miner, on the CPU.
+/// A worker's configuration: it computes for one miner, on the CPU and on one GPU that the CPU plays.
 pub(crate) fn worker(name: &str, folder: &Path, ports: Ports, miner: SocketAddr) -> Value {
     json!({
         "worker_name": name,
@@ -110,7 +119,7 @@ pub(crate) fn worker(name: &str, folder: &Path, ports: Ports, miner: SocketAddr)
         "miner_url": format!("ws://{miner}"),
         "reconnect_interval": 1,
         "heartbeat_interval": 1,
-        "gpu": { "enable": false },
+        "gpu": { "enable": true, "engine": "software", "software_gpus": 1 },
         "vmgw": { "enable": false },
         "logging": { "level": "DEBUG", "filepath": folder.join("logs/worker.log") },
         "state_dir": folder,

@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -92,6 +93,34 @@ async fn a_challenge_goes_all_the_way_round_and_the_chain_holds_its_weight() {
     network.stop().await;
     assert!(daemons.into_iter().all(|id| !runs(id)));
     assert!(!Status::of(folder.path()).await.unwrap().running);
+}
+
+#[tokio::test]
+async fn a_gpu_challenge_goes_all_the_way_round_and_names_the_gpu_that_passed() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        directory: folder.path().to_owned(),
+        validator_set: vec!["validation.challenge_type=gpu_matrix".to_owned()],
+        ..Options::default()
+    };
+    let binaries = Binaries::beside_this_process().unwrap();
+    let mut network = Network::start(&options, &binaries).await.unwrap();
+    let outcome = network.until_weights(Duration::from_secs(180), &mut Display::silent()).await.unwrap();
+    assert_eq!(outcome.weights, [(1, u16::MAX)], "the only miner holds all weight");
+    assert!(outcome.challenges_verified > 0);
+
+    let miner = network.plan().daemons[1].hotkey.unwrap();
+    let told = Command::new(binaries.validator())
+        .arg("--config")
+        .arg(network.directory().join("validator/config.yaml"))
+        .args(["explain", &miner.to_string(), "--json"])
+        .output()
+        .unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    let gpus = told["gpus"].as_array().unwrap();
+    assert_eq!(gpus.len(), 2, "one played GPU of each worker: {told}");
+    assert!(gpus.iter().any(|gpu| gpu["passed"].as_i64() > Some(0)), "{told}");
+    network.stop().await;
 }
 
 #[tokio::test]
