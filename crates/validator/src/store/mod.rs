@@ -3,7 +3,7 @@
 //! One SQL text serves both engines. It goes through sqlx's `Any` driver, so only 64-bit integers, doubles, text and
 //! blobs cross it; booleans are 0 and 1, JSON is text, times are unix milliseconds in UTC (fields end in `_at_ms`), and
 //! a double that may be absent goes in as `double_or_null`. The statements that know the engine are methods of
-//! [`Engine`].
+//! [`Engine`]. None uses what came after PostgreSQL 12, which the tests of `dialect` hold.
 //!
 //! The files follow a challenge: [`heartbeat`] (who is there), [`gpu`] (with which cards), [`presence`] (since when),
 //! [`lease`] (rented or not), [`challenge`] (asked, answered), [`queue`] (judged), [`refusal`] (what was not taken),
@@ -18,6 +18,8 @@
 mod bulk;
 pub mod challenge;
 mod crowd;
+#[cfg(test)]
+mod dialect;
 pub mod gpu;
 pub mod heartbeat;
 pub mod import;
