@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod bench;
 mod database;
 mod postgres;
 mod verifier;
