@@ -44,6 +44,8 @@ struct LeftOut {
     cards: Vec<WorkerId>,
     /// Workers whose description is too long.
     descriptions: Vec<WorkerId>,
+    /// Workers that report an amount below nothing, or a share beyond all or below nothing.
+    numbers: Vec<WorkerId>,
 }
 
 /// Stores a heartbeat and answers it. A failure of ours is code 1004 without any detail.
@@ -56,6 +58,10 @@ pub async fn heartbeat(store: &Store, caller: Hotkey, data: HeartbeatData, now_m
             if let [first, ..] = left_out.unreadable.as_slice() {
                 let note = format!("{} entries of a heartbeat skipped: {first}", left_out.unreadable.len());
                 count_refusal(store, caller, "unreadable_worker", &note, now_ms).await;
+            }
+            if let [first, ..] = left_out.numbers.as_slice() {
+                let note = format!("{} workers with impossible numbers, {first} among them", left_out.numbers.len());
+                count_refusal(store, caller, "impossible_number", &note, now_ms).await;
             }
             if let [first, ..] = recorded.contested_gpus.as_slice() {
                 let note = format!("{} GPUs held by another worker, {first} among them", recorded.contested_gpus.len());
@@ -102,6 +108,7 @@ fn summary(count: usize, left_out: &LeftOut, recorded: &Recorded) -> String {
     name("entries skipped", left_out.unreadable.iter().map(String::as_str).collect());
     name("with more GPUs than are counted", ids(&left_out.cards));
     name("with a description too long to keep", ids(&left_out.descriptions));
+    name("with impossible numbers", ids(&left_out.numbers));
     name("over the limit of active workers", ids(&recorded.over_limit));
     name("GPUs held by another worker", recorded.contested_gpus.iter().map(String::as_str).collect());
     message
@@ -141,6 +148,9 @@ fn worker_beat(worker: WorkerInfo, left_out: &mut LeftOut) -> WorkerBeat {
         left_out.cards.push(worker.worker_id.clone());
     }
     let specs = specs(info);
+    if has_impossible_numbers(info) {
+        left_out.numbers.push(worker.worker_id.clone());
+    }
     if specs.raw == NOT_KEPT {
         left_out.descriptions.push(worker.worker_id.clone());
     }
@@ -210,20 +220,40 @@ fn specs(info: &SystemInfo) -> Specs {
     specs
 }
 
+/// What no machine can be: an amount below nothing, or a share that is none. Numbers that are not finite do not come so far.
+fn has_impossible_numbers(info: &SystemInfo) -> bool {
+    let amounts = [info.cpu_count, info.memory_total, info.memory_available, info.disk_total, info.disk_free];
+    let cards = info.gpu_plugin.iter().take(MAX_GPUS);
+    let mut cards = cards.flat_map(|card| CARD_AMOUNTS.iter().filter_map(|key| card.get(*key)?.as_f64()));
+    amounts.iter().any(|amount| *amount < 0)
+        || info.uptime_seconds.is_some_and(|seconds| seconds < 0.0)
+        || [info.cpu_usage, info.memory_usage].iter().any(|share| percent(*share) != *share)
+        || cards.any(|amount| amount < 0.0)
+}
+
+/// How busy a machine is; impossible amounts are left out, and impossible shares cut to possible ones.
 fn usage(info: &SystemInfo) -> Usage {
+    let uptime_s = info.uptime_seconds.filter(|seconds| *seconds >= 0.0 && seconds.is_finite());
     Usage {
-        cpu_percent: info.cpu_usage,
-        memory_percent: info.memory_usage,
-        memory_free_mb: Some(info.memory_available),
-        disk_free_gb: Some(info.disk_free),
-        uptime_s: info.uptime_seconds.filter(|seconds| seconds.is_finite()).map(|seconds| seconds as i64),
+        cpu_percent: percent(info.cpu_usage),
+        memory_percent: percent(info.memory_usage),
+        memory_free_mb: Some(info.memory_available).filter(|free| *free >= 0),
+        disk_free_gb: Some(info.disk_free).filter(|free| *free >= 0),
+        uptime_s: uptime_s.map(|seconds| seconds as i64),
         public_ip: public_ip(info),
     }
 }
 
+fn percent(share: f64) -> f64 {
+    if share.is_finite() { share.clamp(0.0, 100.0) } else { 0.0 }
+}
+
+/// Under which keys a card of the compute plugin says how much it has.
+const CARD_AMOUNTS: [&str; 5] = ["total_memory", "gpu_cores", "multiprocessor_count", "gpu_clock_mhz", "clock_rate"];
+
 /// A card of the compute plugin; none without a GPU UUID, since nothing else names a card across machines.
 fn seen_gpu(card: &Object) -> Option<SeenGpu> {
-    let number = |keys: &[&str]| keys.iter().find_map(|key| card.get(*key).and_then(Value::as_i64));
+    let number = |keys: &[&str]| keys.iter().find_map(|key| card.get(*key).and_then(Value::as_i64).and_then(positive));
     Some(SeenGpu {
         uuid: find(Some(card), &["uuid"], 64).filter(|uuid| uuid.starts_with("GPU-"))?,
         model: find(Some(card), &["name"], 256),
@@ -279,6 +309,7 @@ pub(crate) fn bounded_json(value: &Value, max_bytes: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use byteleap_protocol::lenient;
     use serde_json::json;
 
     use super::*;
@@ -387,6 +418,77 @@ mod tests {
         assert_eq!(stored, ["crowded", "good", "verbose"].map(|id| id.parse().unwrap()));
     }
 
+    async fn numbers_that_are_not_finite_cost_their_worker_and_no_other() {
+        let store = testing::store().await;
+        let named =
+            [("nan", "NaN"), ("above", "Infinity"), ("below", "-Infinity"), ("text", r#""1e999""#), ("good", "12.5")];
+        let workers = named.map(|(name, number)| {
+            format!(r#"{{ "worker_id": "{name}", "system_info": {{ "cpu_usage": {number} }} }}"#)
+        });
+        let text = format!(r#"{{ "hotkey": "", "workers": [{}] }}"#, workers.join(", "));
+        let answer = heartbeat(&store, MINER, lenient::from_str(&text).unwrap(), 0).await;
+        assert_eq!((answer.error_code, answer.workers_processed), (0, 1));
+        assert!(answer.message.contains("4 entries skipped: nan (expected a finite number"), "{}", answer.message);
+        let stored: Vec<_> = store.workers().await.unwrap().into_iter().map(|worker| worker.worker_id).collect();
+        assert_eq!(stored, ["good".parse().unwrap()]);
+        assert_eq!(refused(&store, MINER).await, [("unreadable_worker".to_owned(), 1)]);
+    }
+
+    async fn impossible_numbers_are_left_out_named_and_counted() {
+        let store = testing::store().await;
+        let liar = json!({ "worker_id": "liar", "system_info": {
+            "cpu_count": -8, "cpu_usage": -5, "memory_usage": 1e300, "memory_total": -1, "memory_available": i64::MIN,
+            "disk_total": -1, "disk_free": -2, "uptime_seconds": -1e300,
+            "gpu_plugin": [{ "uuid": "GPU-1", "total_memory": -25757220864_i64, "gpu_cores": -128, "clock_rate": -1 }]
+        } });
+        let honest = json!({ "worker_id": "honest", "system_info": { "cpu_usage": 100, "uptime_seconds": 1e12 } });
+        let beat = first(liar.clone());
+        assert_eq!((beat.usage.cpu_percent, beat.usage.memory_percent), (0.0, 100.0));
+        assert_eq!((beat.usage.memory_free_mb, beat.usage.disk_free_gb, beat.usage.uptime_s), (None, None, None));
+        assert_eq!((beat.specs.cpu_count, beat.specs.memory_mb, beat.specs.disk_gb), (None, None, None));
+        assert_eq!((beat.gpus[0].memory_mb, beat.gpus[0].sm_count, beat.gpus[0].clock_mhz), (None, None, None));
+        let answer = heartbeat(&store, MINER, data(&json!([liar, honest])), 0).await;
+        assert_eq!((answer.error_code, answer.workers_processed), (0, 2));
+        assert!(answer.message.ends_with("; 1 with impossible numbers: liar"), "{}", answer.message);
+        assert_eq!(refused(&store, MINER).await, [("impossible_number".to_owned(), 1)]);
+    }
+
+    async fn statements_in_names_are_kept_as_names() {
+        let store = testing::store().await;
+        let bystander = Hotkey([2; 32]);
+        heartbeat(&store, bystander, data(&json!([{ "worker_id": "bystander" }])), 0).await;
+        let names =
+            ["w'); DROP TABLE workers; --", "\" OR 1=1; --", "$1", "100% \\ ` ; /* */", "'; DELETE FROM gpus; --"];
+        let workers: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let card = json!({ "uuid": format!("GPU-{name}"), "name": name, "architecture": name });
+                let info = json!({ "cpu_info": { "model_name": name }, "system_info": { "system": name, "release": name },
+                                   "gpu_info": [card], "gpu_plugin": [card] });
+                json!({ "worker_id": name, "worker_name": name, "worker_version": name, "system_info": info })
+            })
+            .collect();
+        // Twice: what is new and what is known take different statements.
+        for at_ms in [0, 60_000] {
+            let answer = heartbeat(&store, MINER, data(&workers.clone().into()), at_ms).await;
+            assert_eq!((answer.error_code, answer.workers_processed), (0, 5), "{}", answer.message);
+        }
+        let stored = store.workers().await.unwrap();
+        let (own, others): (Vec<_>, Vec<_>) = stored.into_iter().partition(|worker| worker.hotkey == MINER);
+        let own: BTreeSet<_> = own.iter().map(|worker| (worker.worker_id.as_str(), worker.name.as_deref())).collect();
+        assert_eq!(own, names.map(|name| (name, Some(name))).into());
+        assert_eq!(others.len(), 1);
+        // A claim by the same names finds each card as it was written.
+        let answer = heartbeat(&store, bystander, data(&workers.into()), 60_000).await;
+        assert!(answer.message.contains("5 GPUs held by another worker: "), "{}", answer.message);
+        assert!(names.iter().all(|name| answer.message.contains(&format!("GPU-{name}"))), "{}", answer.message);
+        assert_eq!(refused(&store, MINER).await, []);
+    }
+
+    async fn refused(store: &Store, hotkey: Hotkey) -> Vec<(String, i64)> {
+        store.refusals_of(hotkey).await.unwrap().into_iter().map(|refusal| (refusal.code, refusal.times)).collect()
+    }
+
     async fn a_failure_of_ours_is_code_1004_without_detail() {
         let store = testing::store().await;
         store.close().await;
@@ -398,6 +500,9 @@ mod tests {
     on_both_engines!(
         a_bad_entry_is_skipped_and_named_and_the_others_are_stored,
         workers_beyond_the_limits_are_named_in_the_answer,
+        numbers_that_are_not_finite_cost_their_worker_and_no_other,
+        impossible_numbers_are_left_out_named_and_counted,
+        statements_in_names_are_kept_as_names,
         a_failure_of_ours_is_code_1004_without_detail,
     );
 }

@@ -65,7 +65,7 @@ pub(super) async fn answer<D: Desk>(
         }
     };
     let desk = Arc::clone(&axon.desk);
-    let exchange = Exchange { axon, kind, session };
+    let exchange = Exchange { axon, kind, caller, session };
     match kind {
         SynapseKind::Heartbeat => {
             exchange.serve(payload, move |data| async move { desk.heartbeat(caller, data).await }).await
@@ -132,6 +132,7 @@ fn open<D: Desk>(
 struct Exchange<'a, D> {
     axon: &'a Axon<D>,
     kind: SynapseKind,
+    caller: Hotkey,
     session: Arc<Session>,
 }
 
@@ -146,11 +147,15 @@ impl<D: Desk> Exchange<'_, D> {
         W: FnOnce(P) -> F,
         F: Future<Output = Result<A, ErrorAnswer>> + Send + 'static,
     {
-        let Self { axon, kind, session } = self;
+        let Self { axon, kind, caller, session } = self;
         let read = on_blocking_thread(move || serde_json::from_value::<P>(payload)).await?;
-        let Ok(payload) = read else {
-            let error = format!("Session decryption failed: payload does not fit {}", kind.protocol_type());
-            return Ok(canonical::ascii(&ErrorAnswer::new(ErrorCode::BadAad, error)));
+        let payload = match read {
+            Ok(payload) => payload,
+            Err(misfit) => {
+                axon.desk.refused(caller, "unfit_payload", format!("{}: {misfit}", kind.name())).await;
+                let error = format!("Session decryption failed: payload does not fit {}", kind.protocol_type());
+                return Ok(canonical::ascii(&ErrorAnswer::new(ErrorCode::BadAad, error)));
+            }
         };
         let answer = axon.work.spawn(work(payload)).await?;
         on_blocking_thread(move || seal(&session, kind, &answer)).await

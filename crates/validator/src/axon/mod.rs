@@ -288,7 +288,11 @@ impl<D: Desk> Axon<D> {
             return Ok((kind, RequestBody::default(), canonical::ascii(&refusal)));
         }
         // Held until the answer is made: the payload lives as long.
-        let (body, _memory) = self.receive_body(kind, headers, body).await?;
+        let received = self.receive_body(kind, headers, body).await;
+        if let Err(refusal @ Refusal::TooLarge) = &received {
+            self.desk.refused(caller, "body_too_large", format!("{}: {refusal}", kind.name())).await;
+        }
+        let (body, _memory) = received?;
         let head = head.clone();
         let read = on_blocking_thread(move || head.read_body(caller, &body)).await.map_err(internal)?;
         if let Err(refusal @ Refusal::NotVerified(_)) = &read {

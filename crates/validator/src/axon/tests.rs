@@ -39,8 +39,11 @@ fn stranger() -> Keypair {
     Keypair::from_seed(&[0x33; 32])
 }
 
-/// A desk that echoes what it was told, as far as the types allow.
-struct Echo;
+/// A desk that echoes what it was told, as far as the types allow, and keeps count of what was refused.
+#[derive(Default)]
+struct Echo {
+    refused: Mutex<Vec<(Hotkey, &'static str)>>,
+}
 
 impl Desk for Echo {
     async fn heartbeat(&self, _: Hotkey, data: HeartbeatData) -> Result<HeartbeatResponse, ErrorAnswer> {
@@ -79,13 +82,16 @@ impl Desk for Echo {
         Ok(TokenRecord { worker_id: request.worker_id.to_string(), code: 1003, ..TokenRecord::default() })
     }
 
-    async fn refused(&self, _: Hotkey, _: &'static str, _: String) {}
+    async fn refused(&self, caller: Hotkey, code: &'static str, _: String) {
+        self.refused.lock().push((caller, code));
+    }
 }
 
 /// A running axon.
 struct World {
     address: SocketAddr,
     clock: Arc<ManualClock>,
+    desk: Arc<Echo>,
     stop: CancellationToken,
     server: JoinHandle<io::Result<()>>,
 }
@@ -110,7 +116,7 @@ fn members() -> Members {
 
 fn axon(clock: &Arc<ManualClock>, max_requests: u32) -> Axon<Echo> {
     let rate_limit = RateLimit { window: Duration::from_secs(30), max_requests };
-    Axon::new(Arc::new(validator()), members(), clock.clone(), rate_limit, Echo)
+    Axon::new(Arc::new(validator()), members(), clock.clone(), rate_limit, Echo::default())
 }
 
 impl World {
@@ -127,8 +133,9 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
+        let desk = Arc::clone(&axon.desk);
         let server = tokio::spawn(axon.serve(listener, stop.clone()));
-        Self { address, clock, stop, server }
+        Self { address, clock, desk, stop, server }
     }
 
     async fn stop(self) {
@@ -410,22 +417,74 @@ async fn what_is_no_package_or_does_not_fit_gets_its_plain_code() {
     world.stop().await;
 }
 
+/// The reply to a request whose head announces so many bytes, of which none is sent.
+async fn announce(world: &World, request: &SynapseRequest, body_bytes: usize) -> String {
+    let mut text = format!("POST /{} HTTP/1.1\r\nhost: localhost\r\n", request.path);
+    for (name, value) in &request.headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str(&format!("content-length: {body_bytes}\r\n\r\n"));
+    let mut stream = tokio::net::TcpStream::connect(world.address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.unwrap();
+    reply
+}
+
 #[tokio::test]
 async fn a_body_that_announces_to_be_too_large_is_refused_unread() {
     let world = World::start().await;
     let client = world.client(miner());
     let request = client.request(SynapseKind::Task, "x");
-    let mut text = format!("POST /{} HTTP/1.1\r\nhost: localhost\r\n", request.path);
-    for (name, value) in &request.headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
-    }
-    text.push_str(&format!("content-length: {}\r\n\r\n", SynapseKind::Task.max_body_bytes() + 1));
-    let mut stream = tokio::net::TcpStream::connect(world.address).await.unwrap();
-    stream.write_all(text.as_bytes()).await.unwrap();
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).await.unwrap();
+    let reply = announce(&world, &request, SynapseKind::Task.max_body_bytes() + 1).await;
     assert!(reply.starts_with("HTTP/1.1 413 "), "{reply}");
     assert!(reply.contains("connection: close") && reply.contains("bt_header_axon_signature: 0x"));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_of_ten_megabytes_is_refused_and_counted_and_the_next_one_is_heard() {
+    let world = World::start().await;
+    let client = world.client(miner());
+    let session = client.handshake().await;
+    let reply = announce(&world, &client.request(SynapseKind::Heartbeat, "x"), 10_000_000).await;
+    assert!(reply.starts_with("HTTP/1.1 413 "), "{reply}");
+    let beat = client.call(&session, SynapseKind::Heartbeat, &heartbeat("x")).await;
+    assert_eq!(read_answer::<HeartbeatResponse>(beat).unwrap().workers_processed, 1);
+    assert_eq!(*world.desk.refused.lock(), [(miner().hotkey(), "body_too_large")]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_payload_with_numbers_that_are_not_finite_is_refused_and_counted_and_the_next_one_is_heard() {
+    let world = World::start().await;
+    let client = world.client(miner());
+    let session = client.handshake().await;
+    let at = |timestamp: &str| format!(r#"{{"hotkey": "x", "workers": [], "timestamp": {timestamp}}}"#);
+    let bad = ["NaN", "Infinity", "-Infinity", "1e999"].map(at);
+    for (text, seq) in bad.iter().zip(1..) {
+        let package = session.outgoing().seal(seq, SynapseKind::Heartbeat.protocol_type(), text).to_text();
+        let refused = client.post(SynapseKind::Heartbeat, &package).await;
+        assert!([4011, 4015].contains(&refused.code()), "{text}: {}", refused.response());
+    }
+    let package = session.outgoing().seal(9, SynapseKind::Heartbeat.protocol_type(), &at("-1.5")).to_text();
+    assert!(ReceivedPackage::parse(&client.post(SynapseKind::Heartbeat, &package).await.response()).is_ok());
+    let codes: Vec<_> = world.desk.refused.lock().iter().map(|(_, code)| *code).collect();
+    assert_eq!(codes, ["unfit_payload", "unfit_payload", "unfit_payload", "unreadable_package"]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_unknown_hotkey_is_refused_and_counted_in_nobodys_name() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let world = World::start().await;
+    let unknown = world.client(stranger()).post(SynapseKind::Heartbeat, "{}").await;
+    assert_eq!(unknown.status, 403);
+    let counted = r#"axon_requests_total{synapse="HeartbeatSynapse",status="403"} 1"#;
+    let page = recorder.handle().render();
+    assert!(page.contains(counted), "{page}");
+    assert!(world.desk.refused.lock().is_empty());
     world.stop().await;
 }
 

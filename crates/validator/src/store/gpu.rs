@@ -375,5 +375,32 @@ mod tests {
         assert_eq!(report(&store, 1, 2 * OWNERSHIP_LAPSE_MS + 2).await, ["GPU-1"]);
     }
 
-    on_both_engines!(the_first_reporter_keeps_a_card_until_it_falls_silent,);
+    async fn a_card_named_by_two_workers_of_a_heartbeat_stays_with_its_holder_and_counts_the_other_claims() {
+        let store = store().await;
+        let gpu = SeenGpu { uuid: "GPU-1".to_owned(), raw: "{}".to_owned(), ..SeenGpu::default() };
+        let with_card = |worker_id: &str| WorkerBeat { gpus: vec![gpu.clone()], ..beat(worker_id) };
+        let mut at_ms = 0;
+        for workers in [vec!["b"], vec!["a", "b"], vec!["b", "a"]] {
+            let workers = workers.into_iter().map(with_card).collect();
+            let heartbeat = Heartbeat { hotkey: Hotkey([1; 32]), version: None, public_ip: None, workers, at_ms };
+            store.record_heartbeat(&heartbeat).await.unwrap();
+            at_ms += 60_000;
+        }
+        let row = sqlx::query(
+            "SELECT h.worker_id AS holder, c.worker_id AS claimant, g.contested_at, k.beats FROM gpus g
+             JOIN workers h ON h.id = g.worker JOIN gpu_claims k ON k.gpu = g.id JOIN workers c ON c.id = k.worker",
+        )
+        .fetch_one(&store.reader)
+        .await
+        .unwrap();
+        let text = |column| row.get::<String, _>(column);
+        let number = |column| row.get::<i64, _>(column);
+        assert_eq!((text("holder").as_str(), text("claimant").as_str()), ("b", "a"));
+        assert_eq!((number("contested_at"), number("beats")), (120_000, 2));
+    }
+
+    on_both_engines!(
+        the_first_reporter_keeps_a_card_until_it_falls_silent,
+        a_card_named_by_two_workers_of_a_heartbeat_stays_with_its_holder_and_counts_the_other_claims,
+    );
 }

@@ -521,6 +521,17 @@ mod tests {
         assert_eq!(changed_at(&store).await, 3);
     }
 
+    async fn a_worker_that_reports_offline_is_online_and_shown_as_it_reports() {
+        let store = store().await;
+        let leaving = WorkerBeat { reported_status: Some("offline".to_owned()), ..beat("w") };
+        store.record_heartbeat(&heartbeat(vec![leaving], 0)).await.unwrap();
+        let worker = WorkerId::new("w").unwrap();
+        assert!(store.is_live_worker(MINER, &worker, WORKER_DEADLINE_MS).await.unwrap());
+        let row = sqlx::query("SELECT state, reported_status FROM workers").fetch_one(&store.reader).await.unwrap();
+        let text = |column| row.get::<String, _>(column);
+        assert_eq!((text("state").as_str(), text("reported_status").as_str()), ("online", "offline"));
+    }
+
     async fn silence_ends_in_offline() {
         let store = store().await;
         store.record_heartbeat(&heartbeat(vec![beat("w")], 0)).await.unwrap();
@@ -576,6 +587,7 @@ mod tests {
         a_worker_keeps_its_row_and_what_it_no_longer_says,
         the_hundred_oldest_live_workers_are_active,
         specs_are_written_only_when_they_change,
+        a_worker_that_reports_offline_is_online_and_shown_as_it_reports,
         silence_ends_in_offline,
         #[ignore = "long: scripts/test --soak"]
         sixty_four_writers_for_a_minute_meet_no_error,

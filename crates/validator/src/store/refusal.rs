@@ -9,7 +9,8 @@ use sqlx::Row;
 
 use super::{Store, StoreError, retrying};
 
-/// A longer note is cut to the column's length.
+/// A longer note is cut to the column's length. It may quote the caller, so what is not printable is left out: PostgreSQL
+/// takes no NUL.
 const MAX_NOTE_CHARS: usize = 256;
 
 /// One reason for which a hotkey was refused.
@@ -39,7 +40,7 @@ impl Store {
         )
         .bind(hotkey.to_string())
         .bind(code)
-        .bind(note.chars().take(MAX_NOTE_CHARS).collect::<String>())
+        .bind(note.chars().filter(|character| !character.is_control()).take(MAX_NOTE_CHARS).collect::<String>())
         .bind(at_ms)
         .execute(&self.writer)
         .await?;
@@ -78,7 +79,7 @@ mod tests {
         for (hotkey, code, at_ms) in
             [(liar, "expired", 1), (liar, "expired", 2), (liar, "wrong_root", 3), (other, "expired", 4)]
         {
-            store.record_refusal(hotkey, code, &"x".repeat(300), at_ms).await.unwrap();
+            store.record_refusal(hotkey, code, &format!("\0{}", "x".repeat(300)), at_ms).await.unwrap();
         }
         let told: Vec<_> = store.refusals_of(liar).await.unwrap();
         let told: Vec<_> =
