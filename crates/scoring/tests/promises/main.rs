@@ -5,3 +5,4 @@ mod documents;
 mod explanation;
 mod properties;
 mod vectors;
+mod zeros;
