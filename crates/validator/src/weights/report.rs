@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write};
 
-use byteleap_chain::Receipt;
-use byteleap_scoring::{Profile, ProfileName};
+use byteleap_chain::{Block, Receipt};
+use byteleap_scoring::{Outcome, Profile, ProfileName};
 use serde::Serialize;
 
 use super::vector::{DropReason, Dropped};
@@ -17,11 +17,23 @@ use crate::store::{Store, StoreError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
 pub enum WeightsCommand {
     /// Show the last submissions and what became of them.
-    Show,
+    Show {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the vector that would be sent now, and send nothing.
-    Preview,
+    Preview {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Send the vector now, whatever the tempo.
-    Submit,
+    Submit {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Hold the vector that would be sent now against the chain's for us, its consensus, and other validators'.
     Diff {
         /// As JSON.
@@ -51,8 +63,12 @@ pub async fn command(
     command: WeightsCommand,
 ) -> Result<String, WeightsError> {
     match command {
-        WeightsCommand::Show => Ok(show(&submitter.store).await?),
-        WeightsCommand::Preview => Ok(submitter.prepare().await?.to_string()),
+        WeightsCommand::Show { json: true } => Ok(json_of(&submitter.store.last_submissions(REMEMBERED).await?)),
+        WeightsCommand::Show { json: false } => Ok(show(&submitter.store).await?),
+        WeightsCommand::Preview { json } => {
+            let prepared = submitter.prepare().await?;
+            Ok(if json { json_of(&Vector::of(&prepared, None)) } else { prepared.to_string() })
+        }
         WeightsCommand::Diff { json } => {
             let difference = submitter.diff().await?;
             Ok(if json { json_of(&difference) } else { difference.to_string() })
@@ -62,8 +78,11 @@ pub async fn command(
             let replay = replay(&submitter.store, round.map(RoundKey), &profile).await?;
             Ok(if json { json_of(&replay) } else { replay.to_string() })
         }
-        WeightsCommand::Submit => {
+        WeightsCommand::Submit { json } => {
             let (prepared, receipt) = submitter.submit().await?;
+            if json {
+                return Ok(json_of(&Vector::of(&prepared, receipt)));
+            }
             let outcome = match receipt {
                 Some(Receipt { block, hash, .. }) => {
                     format!("included in block {block} as extrinsic 0x{}", hex::encode(hash))
@@ -71,6 +90,44 @@ pub async fn command(
                 None => "not sent: weights.dry_run is set".to_owned(),
             };
             Ok(format!("{prepared}{outcome}\n"))
+        }
+    }
+}
+
+/// A vector as JSON tells it, and, once sent, what became of it.
+#[derive(Debug, Serialize)]
+struct Vector<'a> {
+    /// The round that it pays.
+    round: RoundKey,
+    outcome: Outcome,
+    /// The block that uids and limits were read at.
+    block: Block,
+    version_key: u64,
+    uids: &'a [u16],
+    /// Parallel to `uids`.
+    values: &'a [u16],
+    dropped: &'a [Dropped],
+    /// By which uid, and what share of the whole.
+    burned: Option<(u16, f64)>,
+    /// The finalised block that holds it; none when it was not sent.
+    included_block: Option<Block>,
+    /// `0x…`; none when it was not sent.
+    extrinsic: Option<String>,
+}
+
+impl<'a> Vector<'a> {
+    fn of(prepared: &'a Prepared, receipt: Option<Receipt>) -> Self {
+        Self {
+            round: prepared.round.key,
+            outcome: prepared.round.outcome,
+            block: prepared.block,
+            version_key: prepared.weights.version_key(),
+            uids: prepared.weights.uids(),
+            values: prepared.weights.values(),
+            dropped: &prepared.dropped,
+            burned: prepared.burned,
+            included_block: receipt.map(|receipt| receipt.block),
+            extrinsic: receipt.map(|receipt| format!("0x{}", hex::encode(receipt.hash))),
         }
     }
 }

@@ -231,17 +231,33 @@ async fn an_operator_sees_what_would_be_sent_sends_it_and_sees_what_became_of_it
     let scene = Scene::new().await;
     let profile = Profile::default();
     let told = |what| command(&scene.submitter, &profile, what);
-    assert_eq!(told(WeightsCommand::Show).await.unwrap(), "no weights were submitted yet\n");
-    let preview = told(WeightsCommand::Preview).await.unwrap();
+    assert_eq!(told(WeightsCommand::Show { json: false }).await.unwrap(), "no weights were submitted yet\n");
+    let preview = told(WeightsCommand::Preview { json: false }).await.unwrap();
     assert_eq!(
         preview,
         "round 1 (scored), block 1000, version key 9010000\n  uid  value     share\n    1  65535  100.0000%\n"
     );
     assert_eq!(scene.sent(), 0);
-    let submitted = told(WeightsCommand::Submit).await.unwrap();
+    let submitted = told(WeightsCommand::Submit { json: false }).await.unwrap();
     assert!(submitted.starts_with(&preview) && submitted.contains("included in block 1000"), "{submitted}");
-    let shown = told(WeightsCommand::Show).await.unwrap();
+    let shown = told(WeightsCommand::Show { json: false }).await.unwrap();
     assert!(shown.starts_with("1: included, round 1, read at block 1000, 1 uids, in block 1000, 0x"), "{shown}");
+}
+
+async fn a_program_reads_the_same_as_json() {
+    let scene = Scene::new().await;
+    let profile = Profile::default();
+    let told = async |what| -> serde_json::Value {
+        serde_json::from_str(&command(&scene.submitter, &profile, what).await.unwrap()).unwrap()
+    };
+    assert_eq!(told(WeightsCommand::Show { json: true }).await, serde_json::json!([]));
+    let preview = told(WeightsCommand::Preview { json: true }).await;
+    assert_eq!((&preview["uids"], &preview["values"]), (&serde_json::json!([1]), &serde_json::json!([65_535])));
+    assert!(preview["extrinsic"].is_null() && scene.sent() == 0, "{preview}");
+    let submitted = told(WeightsCommand::Submit { json: true }).await;
+    assert_eq!((&submitted["values"], &submitted["included_block"]), (&preview["values"], &1_000.into()));
+    let shown = told(WeightsCommand::Show { json: true }).await;
+    assert_eq!((&shown[0]["status"], &shown[0]["extrinsic"]), (&"included".into(), &submitted["extrinsic"]));
 }
 
 async fn our_vector_is_held_against_the_chain_the_consensus_and_others() {
@@ -299,4 +315,5 @@ on_both_engines!(
     a_dry_run_does_everything_but_send,
     the_task_sets_weights_as_blocks_pass_and_ends_when_stopped,
     an_operator_sees_what_would_be_sent_sends_it_and_sees_what_became_of_it,
+    a_program_reads_the_same_as_json,
 );
