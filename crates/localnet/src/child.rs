@@ -15,10 +15,15 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
-use tokio::process::{Child as Process, Command};
+use tokio::{
+    process::{Child as Process, Command},
+    time::timeout,
+};
 
 /// How long a child has from SIGTERM to its end.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a command of a daemon's executable may take.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
 /// How much of the end of a log is looked at for the last lines.
 const TAIL_BYTES: u64 = 4096;
 /// How many of its lines are shown.
@@ -90,7 +95,8 @@ pub(crate) async fn run(
     let mut process = Command::new(binary);
     process.args(command.split(' ')).args(arguments).arg("--config").arg(config);
     let output = process.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = output.await.map_err(|error| failed(error.to_string()))?;
+    let late = |_| failed(format!("no answer after {} s", COMMAND_DEADLINE.as_secs()));
+    let output = timeout(COMMAND_DEADLINE, output).await.map_err(late)?.map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }

@@ -17,7 +17,7 @@ use byteleap_localnet::{
     status::{self, Status},
 };
 
-/// A folder for one network, with stand-ins for the daemons: each runs a line of shell.
+/// A folder for one network, with stand-ins for the daemons: each runs a line of shell, once workers have been invited.
 struct StandIns {
     folder: tempfile::TempDir,
 }
@@ -30,7 +30,7 @@ impl StandIns {
             [("byteleap-validator", validator), ("byteleap-miner", others), ("byteleap-worker", others)]
         {
             let path = stand_ins.binaries().join(daemon);
-            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::write(&path, format!("#!/bin/sh\n{INVITED}\n{script}\n")).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         }
         stand_ins
@@ -54,6 +54,9 @@ impl StandIns {
         Network::start(&self.options(), &Binaries::in_folder(&self.binaries()).unwrap()).await.unwrap()
     }
 }
+
+/// The commands by which a miner invites a worker and the worker joins it.
+const INVITED: &str = r#"case "$1" in workers | join) echo invitation; exit ;; esac"#;
 
 /// A daemon that does nothing until it is asked to stop.
 const IDLE: &str = "exec sleep 1000";
