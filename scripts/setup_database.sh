@@ -8,6 +8,9 @@
 #
 # The server is found as psql finds it: PGHOST, PGPORT, PGUSER and PGPASSWORD name another one than this machine's. On
 # this machine, run it as root (it becomes the user postgres) or as a user who may create roles. PostgreSQL 12 or newer.
+#
+# It says what is missing: a server that does not run yet (on RHEL it has no cluster before `postgresql-setup --initdb`),
+# and a server that does not let the new role in with its password (RHEL's pg_hba.conf asks for ident on this machine).
 set -euo pipefail
 
 usage() {
@@ -51,6 +54,18 @@ sql() {
   (cd / && "${command[@]}")
 }
 
+# On this machine a server that does not answer is one that is not set up or not started.
+if [ -z "${PGHOST:-}" ] && command -v pg_isready >/dev/null && ! (cd / && pg_isready --quiet); then
+  echo "no PostgreSQL server answers on this machine. Start it, then run this again:" >&2
+  if command -v postgresql-setup >/dev/null; then
+    echo "  postgresql-setup --initdb        (once: makes the cluster)" >&2
+    echo "  systemctl enable --now postgresql" >&2
+  else
+    echo "  systemctl enable --now postgresql   (Debian's package makes the cluster when it is installed)" >&2
+  fi
+  exit 1
+fi
+
 # What makes the role and the database, each only if it is missing; prints what it made, one word a line.
 password=$(head -c 32 /dev/urandom | base64 | tr -d '+/=\n' | head -c 32)
 made=$(
@@ -87,3 +102,16 @@ case $made in
     ;;
   *) echo "role $role exists already and keeps its password" >&2 ;;
 esac
+
+# Whether the new role gets in as the validator will come: over TCP, with the password.
+if [[ $made == role* ]] && [[ ${PGHOST:-localhost} != /* ]]; then
+  if ! (cd / && PGPASSWORD=$password psql --no-psqlrc --quiet --no-password --host="${PGHOST:-localhost}" \
+    --port="${PGPORT:-5432}" --username="$role" --dbname="$database" --command='SELECT 1' >/dev/null); then
+    hba=$(sql <<<'SHOW hba_file' || echo pg_hba.conf)
+    cat >&2 <<HINT
+The role is made, but the server does not let it in with its password. Add this line to $hba,
+before the other lines that begin with host, then reload the server (systemctl reload postgresql):
+  host  $database  $role  samehost  $( [ "$(sql <<<'SHOW password_encryption')" = md5 ] && echo md5 || echo scram-sha-256)
+HINT
+  fi
+fi

@@ -17,6 +17,7 @@ use std::{
 use axum::{Json, Router, routing};
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::{admin, cli::Failure};
@@ -108,11 +109,11 @@ pub struct DrainArgs {
 pub async fn run(address: SocketAddr, arguments: DrainArgs) -> Result<(), Failure> {
     let mut out = io::stdout();
     if arguments.cancel {
-        admin::post(address, "/resume").await?;
+        admin::post(address, "/resume", &Value::Null).await?;
         return Ok(writeln!(out, "takes work again")?);
     }
     let until = Instant::now() + Duration::from_secs(arguments.timeout);
-    let mut state: DrainState = serde_json::from_value(admin::post(address, "/drain").await?)?;
+    let mut state: DrainState = serde_json::from_value(admin::post(address, "/drain", &Value::Null).await?)?;
     let mut told = Vec::new();
     loop {
         if state.safe_to_stop {

@@ -17,6 +17,7 @@ use byteleap_daemon::{
     config::{Config, example},
     drain::{self, DrainArgs},
     failpoint, logging,
+    reload::{Hangups, Reload},
     tasks::{self, Signals, Tasks},
     view::{self, ViewArgs},
 };
@@ -153,17 +154,23 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn run(arguments: &CommonArgs, config: &Config, settings: Settings) -> Result<(), Failure> {
-    let _log = logging::start(&logging::Options::in_directory(config, arguments.log_format, LOG_FILE))?;
+    let log = logging::start(&logging::Options::in_directory(config, arguments.log_format, LOG_FILE))?;
     failpoint::arm(FAILPOINTS)?;
     let metrics = admin::record_metrics()?;
     let wallet = wallet(&settings)?;
     tracing::info!("{wallet}");
     cli::block_on(async move {
-        let signals = Signals::of_process()?;
+        let (signals, hangups) = (Signals::of_process()?, Hangups::of_process()?);
         let chain = chain(&settings)?;
         let tasks = Tasks::new();
         let world = World { chain, signer: Arc::new(wallet.keypair), clock: Arc::new(SystemClock::new()), metrics };
         service::start(&settings, world, &tasks).await?;
+        let (reload, level) = (Reload::new(KEYS, arguments.sources(), config.clone()), log.level());
+        let apply = move |config: &Config| {
+            level.set(&config.get::<String>(logging::LOG_LEVEL.name));
+            Ok(())
+        };
+        tasks.service("reload", |stop| service::endless(reload.run(hangups, apply, stop)));
         Ok(tasks.run(signals, DRAIN_DEADLINE).await?)
     })
 }

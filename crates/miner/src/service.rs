@@ -202,7 +202,10 @@ async fn bind((host, port): &(String, u16)) -> Result<(TcpListener, SocketAddr),
 }
 
 /// A part that cannot fail.
-async fn endless(part: impl Future<Output = ()>) -> Result<(), Infallible> {
+///
+/// # Errors
+/// None.
+pub async fn endless(part: impl Future<Output = ()>) -> Result<(), Infallible> {
     part.await;
     Ok(())
 }

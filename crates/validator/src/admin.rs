@@ -3,6 +3,7 @@
 //! `GET /status` tells what the validator holds. `POST /leases` sets the lease of one worker, for a marketplace on the
 //! same machine: it exists only while the endpoint listens on loopback, and takes
 //! `{"hotkey": "5…", "worker_id": "…", "score": 1.0}`; a score that is not finite is refused, a negative one counts as 0.
+//! On loopback alone there is also `POST /capture` with `{"seconds": 60, "share": 0.1}`, and `DELETE /capture`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::alarm::Alarms;
+use crate::capture::{Capture, CaptureError, Order};
 use crate::metagraph::Members;
 use crate::store::lease::LeaseScore;
 use crate::store::{Store, StoreError};
@@ -36,6 +39,10 @@ pub struct StatusPage {
     pub store: Store,
     /// The latest metagraph.
     pub members: Members,
+    /// What is wrong.
+    pub alarms: Alarms,
+    /// The switch of the capture.
+    pub capture: Capture,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Our hotkey.
@@ -48,13 +55,16 @@ pub struct StatusPage {
 
 /// The pages of the endpoint that listens on `listen`.
 pub fn pages(page: StatusPage, readiness: Readiness, metrics: PrometheusHandle, listen: SocketAddr) -> Pages {
-    let leases = page.clone();
+    let actions = page.clone();
     let status = Status::new(move || {
         let page = page.clone();
         async move { page.collect().await.unwrap_or_else(|error| json!({ "error": error.to_string() })) }
     });
     let routes = if listen.ip().is_loopback() {
-        Router::new().route("/leases", post(set_lease)).with_state(leases)
+        Router::new()
+            .route("/leases", post(set_lease))
+            .route("/capture", post(start_capture).delete(stop_capture))
+            .with_state(actions)
     } else {
         Router::new()
     };
@@ -105,6 +115,8 @@ impl StatusPage {
             "hotkey": self.own,
             "uid": self.uid,
             "netuid": self.netuid,
+            "alarms": self.alarms.raised(),
+            "capture": self.capture.status(),
             "metagraph": metagraph,
             "miners": self.store.miners().await?.len(),
             "workers": workers.len(),
@@ -147,4 +159,23 @@ async fn set_lease(State(page): State<StatusPage>, Json(lease): Json<Lease>) -> 
             (StatusCode::INTERNAL_SERVER_ERROR, "not stored\n").into_response()
         }
     }
+}
+
+async fn start_capture(State(page): State<StatusPage>, Json(order): Json<Order>) -> Response {
+    // Making a file is a moment's work on a thread that may wait.
+    match tokio::task::spawn_blocking(move || page.capture.start(order)).await {
+        Ok(Ok(path)) => Json(json!({ "path": path })).into_response(),
+        Ok(Err(error @ CaptureError::Order)) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")).into_response()
+        }
+        Ok(Err(error @ CaptureError::Running(_))) => (StatusCode::CONFLICT, format!("{error}\n")).into_response(),
+        Ok(Err(error)) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", byteleap_daemon::tasks::chain(&error))).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn stop_capture(State(page): State<StatusPage>) -> Json<Value> {
+    Json(page.capture.stop().map_or(Value::Null, |(path, captured)| json!({ "path": path, "captured": captured })))
 }

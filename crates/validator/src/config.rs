@@ -13,6 +13,7 @@ use byteleap_chain::timelock::Beacon;
 use byteleap_compute::gpu::verify::Tolerance;
 use byteleap_daemon::admin;
 use byteleap_daemon::config::{Config, Error, Key, Problem, Source};
+use byteleap_daemon::live::Live;
 use byteleap_daemon::logging;
 use byteleap_protocol::challenge::TimeoutSeconds;
 use byteleap_protocol::gpu_signature::CommitmentKey;
@@ -23,6 +24,9 @@ use byteleap_scoring::rules::{
     Rules as ScoringRules, Windows, ZeroRound,
 };
 
+use crate::alarm::Limits;
+use crate::alarm::webhook::WebhookUrl;
+use crate::backup::Schedule;
 use crate::challenge::verify::Pace;
 use crate::challenge::{CpuRules, GpuRules, Kinds, Rules as ChallengeRules, Spread};
 use crate::store::DatabaseUrl;
@@ -61,7 +65,7 @@ pub const KEYS: &[Key] = &[
         .parsed::<DatabaseUrl>()
         .secret()
         .default("sqlite:///./validator.db"),
-    Key::integer("database.event_retention_days", 1, 3650, "days that the scores of single workers are kept; challenges as long, at least 14 days").default("7"),
+    Key::integer("database.event_retention_days", 1, 3650, "days that the scores of single workers are kept; challenges as long, at least 14 days").default("7").live(),
     Key::text("meshhub.ws_url", "marketplace endpoint; this version does not dial it"),
     Key::text("meshhub.access_token", "marketplace login").secret(),
     Key::list("meshhub.capabilities", "announced to the marketplace")
@@ -69,15 +73,18 @@ pub const KEYS: &[Key] = &[
     Key::integer("meshhub.reconnect_delay_seconds", 1, DAY_S, "seconds before a new attempt").default("30"),
     Key::integer("meshhub.heartbeat_interval_seconds", 1, DAY_S, "seconds between heartbeats to it").default("60"),
     Key::integer("meshhub.resource_report_interval_seconds", 5, DAY_S, "seconds between reports to it").default("90"),
-    Key::integer("validation.challenge_interval", 1, DAY_S, "seconds between two challenges of a worker").default("240"),
+    Key::integer("meshhub.lease_stale_after", 1, 30 * DAY_S, "seconds after which a lease that is not repeated is stale")
+        .default("1800")
+        .live(),
+    Key::integer("validation.challenge_interval", 1, DAY_S, "seconds between two challenges of a worker").default("240").live(),
     Key::integer("validation.challenge_timeout", 1, 300, "seconds that a worker has to commit to its result")
-        .default("60"),
-    Key::integer("validation.commitment_grace", 0, 300, "seconds that a late commitment is still taken").default("5"),
-    Key::integer("validation.proof_timeout", 1, 3600, "seconds from a commitment to its proof").default("60"),
-    Key::integer("validation.ranking_window_minutes", 1, 43_200, "minutes over which challenges count").default("180"),
+        .default("60").live(),
+    Key::integer("validation.commitment_grace", 0, 300, "seconds that a late commitment is still taken").default("5").live(),
+    Key::integer("validation.proof_timeout", 1, 3600, "seconds from a commitment to its proof").default("60").live(),
+    Key::integer("validation.ranking_window_minutes", 1, 43_200, "minutes over which challenges count").default("180").live(),
     Key::float("validation.participation_rate_threshold", 0.1, 1.0, "share of the possible challenges that is full \
         participation")
-    .default("0.80"),
+    .default("0.80").live(),
     Key::integer("validation.verification_concurrent", -1, 1024, "proofs verified at once; -1: processors less one")
         .default("1"),
     Key::integer("validation.verification_interval", 1, DAY_S, "seconds between looks for unverified proofs")
@@ -89,25 +96,26 @@ pub const KEYS: &[Key] = &[
         .default("1000"),
     Key::text("validation.challenge_type", "cpu_matrix, gpu_matrix, or both: in turn to workers that can do both")
         .parsed::<Kinds>()
-        .default("gpu_matrix"),
-    Key::integer("validation.cpu.matrix_size", 100, 10_000, "side of the matrices before variation").default("2000"),
-    Key::float("validation.cpu.size_variance", 0.0, 0.5, "share by which the side varies").default("0.1"),
-    Key::integer("validation.cpu.iterations", 1, 64, "multiplications").default("1"),
+        .default("gpu_matrix")
+        .live(),
+    Key::integer("validation.cpu.matrix_size", 100, 10_000, "side of the matrices before variation").default("2000").live(),
+    Key::float("validation.cpu.size_variance", 0.0, 0.5, "share by which the side varies").default("0.1").live(),
+    Key::integer("validation.cpu.iterations", 1, 64, "multiplications").default("1").live(),
     Key::integer("validation.cpu.verification.row_verification_count", 1, 10_000, "rows to open before variation")
-        .default("50"),
+        .default("50").live(),
     Key::float("validation.cpu.verification.row_verification_count_variance", 0.0, 1.0, "share by which that varies")
-        .default("0.5"),
-    Key::integer("validation.gpu.matrix_size", 1, 65_536, "side of the matrices before variation").default("32768"),
-    Key::float("validation.gpu.size_variance", 0.0, 1.0, "share by which the side varies").default("0.05"),
-    Key::integer("validation.gpu.iterations", 1, 64, "factor of the result").default("1"),
+        .default("0.5").live(),
+    Key::integer("validation.gpu.matrix_size", 1, 65_536, "side of the matrices before variation").default("32768").live(),
+    Key::float("validation.gpu.size_variance", 0.0, 1.0, "share by which the side varies").default("0.05").live(),
+    Key::integer("validation.gpu.iterations", 1, 64, "factor of the result").default("1").live(),
     Key::boolean("validation.gpu.enable_normalization", "read for the sake of old files, without effect")
         .default("true"),
-    Key::integer("validation.gpu.verification.coordinate_sample_count", 0, 10_000, "elements to show").default("25"),
+    Key::integer("validation.gpu.verification.coordinate_sample_count", 0, 10_000, "elements to show").default("25").live(),
     Key::float("validation.gpu.verification.coordinate_sample_count_variance", 0.0, 1.0, "share by which that varies")
-        .default("0.2"),
-    Key::integer("validation.gpu.verification.row_verification_count", 0, 10_000, "rows to open").default("2"),
+        .default("0.2").live(),
+    Key::integer("validation.gpu.verification.row_verification_count", 0, 10_000, "rows to open").default("2").live(),
     Key::float("validation.gpu.verification.row_verification_count_variance", 0.0, 1.0, "share by which that varies")
-        .default("0.5"),
+        .default("0.5").live(),
     Key::float("validation.gpu.verification.row_sample_rate", 0.0, 1.0, "share of a row's elements that is recomputed")
         .default("0.001"),
     Key::float("validation.gpu.verification.abs_tolerance", 0.0, 1.0, "absolute error that passes").default("0.02"),
@@ -116,31 +124,31 @@ pub const KEYS: &[Key] = &[
         .default("0.85"),
     Key::list("validation.gpu.model_allowlist", "models that are challenged; empty: any").default(
         r#"["RTX 3090", "RTX 4090", "RTX 5090", "A100-SXM4-80GB", "A100 80GB", "A100-PCIE-80GB", "H100 80GB", "H100-PCIE-80GB", "H100 94GB", "H200", "B200"]"#,
-    ),
+    ).live(),
     Key::list("gpu.trusted_keys", "P-256 keys, as hexadecimal points, whose signature under a GPU's commitment counts")
         .parsed::<CommitmentKey>()
-        .default(TRUSTED_KEYS),
+        .default(TRUSTED_KEYS).live(),
     Key::boolean("gpu.accept_host_keys", "let a worker's own key sign too: for networks where every host is trusted")
-        .default("false"),
-    Key::float("weight_management.score_weights.lease_weight", 0.0, 1000.0, "share of leases; null: the profile's"),
-    Key::float("weight_management.score_weights.challenge_weight", 0.0, 1000.0, "share of challenges; null: the profile's"),
+        .default("false").live(),
+    Key::float("weight_management.score_weights.lease_weight", 0.0, 1000.0, "share of leases; null: the profile's").live(),
+    Key::float("weight_management.score_weights.challenge_weight", 0.0, 1000.0, "share of challenges; null: the profile's").live(),
     Key::integer("weight_management.availability.window_hours", 1, 8760, "hours over which presence counts")
         .default("169"),
     Key::text("scoring.profile", "docs-90-10, docs-100-0 or reference-0.0.5 (as validators on Python release 0.0.5)")
         .parsed::<ProfileName>()
-        .default("docs-90-10"),
+        .default("docs-90-10").live(),
     Key::integer("scoring.interval_s", 1, DAY_S, "seconds between rounds").default("420"),
-    Key::text("scoring.performance.mode", "ranked or absolute; null: the profile's").parsed::<PerformanceMode>(),
+    Key::text("scoring.performance.mode", "ranked or absolute; null: the profile's").parsed::<PerformanceMode>().live(),
     Key::text("scoring.availability.scope", "miner_composite, worker_challenge or none; null: the profile's")
-        .parsed::<AvailabilityScope>(),
-    Key::boolean("scoring.availability.exclude_own_downtime", "leave out what we did not see; null: the profile's"),
+        .parsed::<AvailabilityScope>().live(),
+    Key::boolean("scoring.availability.exclude_own_downtime", "leave out what we did not see; null: the profile's").live(),
     Key::text("scoring.leased_challenge", "challenge score of a leased miner: own, average or zero; null: the profile's")
-        .parsed::<LeasedChallenge>(),
-    Key::text("scoring.lease.aggregate", "sum or ratio; null: the profile's").parsed::<LeaseAggregate>(),
-    Key::boolean("scoring.lease.count_offline", "count leases of silent workers; null: the profile's"),
-    Key::text("scoring.max_over", "whose results set the maximum: scored or all; null: the profile's").parsed::<MaxOver>(),
+        .parsed::<LeasedChallenge>().live(),
+    Key::text("scoring.lease.aggregate", "sum or ratio; null: the profile's").parsed::<LeaseAggregate>().live(),
+    Key::boolean("scoring.lease.count_offline", "count leases of silent workers; null: the profile's").live(),
+    Key::text("scoring.max_over", "whose results set the maximum: scored or all; null: the profile's").parsed::<MaxOver>().live(),
     Key::text("scoring.zero_round", "when nobody scored: skip, uniform or burn; null: the profile's")
-        .parsed::<ZeroRound>(),
+        .parsed::<ZeroRound>().live(),
     Key::boolean("weights.dry_run", "do everything but send weights").default("false"),
     Key::integer("weights.version_key", 0, i64::MAX, "version key that weights carry").default("9010000"),
     Key::boolean("weights.enforce_limits", "cap and pad a vector to the chain's limits").default("true"),
@@ -148,10 +156,26 @@ pub const KEYS: &[Key] = &[
     Key::text("weights.burn.uid", "who it is burned by: owner (of the subnet) or a uid").parsed::<BurnUid>().default("owner"),
     Key::integer("weights.max_round_age", 1, DAY_S, "seconds after which a round is too old to be submitted")
         .default("1800"),
-    Key::integer("security.rate_limit.window_seconds", 1, 3600, "seconds over which requests are counted").default("30"),
+    Key::integer("security.rate_limit.window_seconds", 1, 3600, "seconds over which requests are counted").default("30").live(),
     Key::integer("security.rate_limit.max_requests", 1, 1_000_000, "requests of a miner in that time, more while it has \
         open challenges")
-    .default("150"),
+    .default("150").live(),
+    Key::text("backup.folder", "where copies of the database are made by themselves; null: nowhere, make them by `backup`"),
+    Key::integer("backup.interval_hours", 1, 8760, "hours between two copies").default("24"),
+    Key::integer("backup.keep", 1, 10_000, "how many of the newest copies are kept").default("7"),
+    Key::text("alarms.webhook_url", "where alarms are sent as JSON: https://host/path (http:// to this machine)")
+        .parsed::<WebhookUrl>()
+        .secret()
+        .live(),
+    Key::integer("alarms.verification_wait_s", 1, DAY_S, "seconds that a proof may wait for its verdict before an alarm")
+        .default("300")
+        .live(),
+    Key::integer("alarms.min_free_disk_mb", 0, 1_000_000_000, "free space below which the disk of database or log is low")
+        .default("1000")
+        .live(),
+    Key::float("alarms.max_clock_offset_s", 0.1, 3600.0, "seconds by which the clock may differ from the miners' clocks")
+        .default("2.0")
+        .live(),
     Key::boolean("auto_update.enabled", "read for the sake of old files: this program does not replace itself"),
     admin::listen_key("127.0.0.1:9092"),
 ];
@@ -193,8 +217,51 @@ pub struct Settings {
     pub scoring_interval: Duration,
     /// How weights are submitted.
     pub weights: WeightSettings,
+    /// When a person is told.
+    pub alarms: Limits,
+    /// Copies of the database that make themselves.
+    pub backup: Option<Schedule>,
+    /// Folder of the log.
+    pub log_dir: PathBuf,
     /// Where the admin endpoint listens.
     pub admin: SocketAddr,
+}
+
+/// The settings that a reload changes: each part holds those that it obeys.
+#[derive(Debug, Clone)]
+pub struct LiveSettings {
+    /// How challenges are made and answered.
+    pub challenge: Live<ChallengeRules>,
+    /// How rounds are scored.
+    pub scoring: Live<ScoringRules>,
+    /// Requests of one miner in a window.
+    pub rate_limit: Live<RateLimit>,
+    /// How long things are remembered.
+    pub kept: Live<Kept>,
+    /// When a person is told.
+    pub alarms: Live<Limits>,
+}
+
+impl LiveSettings {
+    /// Those of the start.
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            challenge: settings.challenge.clone().into(),
+            scoring: settings.scoring.clone().into(),
+            rate_limit: settings.rate_limit.into(),
+            kept: settings.kept.into(),
+            alarms: settings.alarms.clone().into(),
+        }
+    }
+
+    /// Replaces all of them.
+    pub fn set(&self, settings: Settings) {
+        self.challenge.set(settings.challenge);
+        self.scoring.set(settings.scoring);
+        self.rate_limit.set(settings.rate_limit);
+        self.kept.set(settings.kept);
+        self.alarms.set(settings.alarms);
+    }
 }
 
 /// A wallet's place in the file system.
@@ -330,6 +397,19 @@ impl Settings {
                     max_round_age: config.seconds("weights.max_round_age"),
                     burn: Burn { share: config.get("weights.burn.share"), uid: config.parsed("weights.burn.uid") },
                 },
+                alarms: Limits {
+                    webhook: config.parsed_optional("alarms.webhook_url"),
+                    verification_wait: config.seconds("alarms.verification_wait_s"),
+                    lease_stale_after: config.seconds("meshhub.lease_stale_after"),
+                    min_free_disk_bytes: config.get::<u64>("alarms.min_free_disk_mb") * 1_000_000,
+                    max_clock_offset: config.seconds("alarms.max_clock_offset_s"),
+                },
+                backup: config.get::<Option<PathBuf>>("backup.folder").map(|folder| Schedule {
+                    folder,
+                    interval: Duration::from_secs(3600 * config.get::<u64>("backup.interval_hours")),
+                    keep: config.get("backup.keep"),
+                }),
+                log_dir: config.get(logging::LOG_DIR.name),
                 admin: config.parsed("http.listen"),
             }),
             Ok(_) => Err(Error { problems }),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use byteleap_daemon::clock::Clock;
+use byteleap_daemon::live::Live;
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::ChallengeId;
 use byteleap_protocol::payload::{
@@ -32,15 +33,15 @@ mod token_code {
 #[derive(Debug, Clone)]
 pub struct Desk {
     store: Store,
-    rules: Arc<Rules>,
+    rules: Live<Rules>,
     clock: Arc<dyn Clock>,
     proof_arrived: Arc<Notify>,
 }
 
 impl Desk {
     /// A desk over a store. `proof_arrived` is rung for the verifier whenever a proof was stored.
-    pub fn new(store: Store, rules: Arc<Rules>, clock: Arc<dyn Clock>, proof_arrived: Arc<Notify>) -> Self {
-        Self { store, rules, clock, proof_arrived }
+    pub fn new(store: Store, rules: impl Into<Live<Rules>>, clock: Arc<dyn Clock>, proof_arrived: Arc<Notify>) -> Self {
+        Self { store, rules: rules.into(), clock, proof_arrived }
     }
 
     /// A miner reports itself and its workers. Always an answer: its code says whether anything was stored.
@@ -50,12 +51,12 @@ impl Desk {
 
     /// A miner asks for challenges.
     pub async fn tasks(&self, caller: Hotkey, _request: TaskRequest) -> Result<TaskResponse, Refusal> {
-        Ok(deliver::deliver(&self.store, &self.rules, caller, self.clock.unix_ms()).await?)
+        Ok(deliver::deliver(&self.store, &self.rules.get(), caller, self.clock.unix_ms()).await?)
     }
 
     /// Phase 1: a worker commits to its result and learns what to open.
     pub async fn commit(&self, caller: Hotkey, data: CommitmentData) -> Result<CommitmentResponse, Refusal> {
-        let answer = commit::commit(&self.store, &self.rules, caller, &data, self.clock.unix_ms()).await;
+        let answer = commit::commit(&self.store, &self.rules.get(), caller, &data, self.clock.unix_ms()).await;
         self.note_refusal(caller, "commitment", &data.challenge_id, answer.as_ref().err()).await;
         answer
     }

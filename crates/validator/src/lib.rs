@@ -7,12 +7,16 @@
 //! hears them over signed and sealed HTTP, [`desk`] is where each arrives, typed, and is served or gets a [`refusal`], [`intake`] takes heartbeats in,
 //! [`challenge`] takes a challenge from its first row to its verdict, [`score`] makes rounds of verdicts, leases and
 //! presence, [`weights`] tells the chain, and [`store`] remembers everything in SQLite or PostgreSQL. [`service`] builds
-//! all of them and runs them; [`verifier`] is the part of it that judges proofs on more machines; [`admin`] shows them to operators, and [`bench`] measures the machine.
+//! all of them and runs them; [`verifier`] is the part of it that judges proofs on more machines; [`admin`] shows them
+//! to operators, [`alarm`] calls for one, [`backup`] copies the database, [`capture`] shows requests for a while, and [`bench`] measures the machine.
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod alarm;
 pub mod axon;
+pub mod backup;
 pub mod bench;
+pub mod capture;
 pub mod challenge;
 pub mod config;
 pub mod desk;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -14,14 +14,18 @@ use byteleap_daemon::clock::{Clock, SystemClock};
 use byteleap_daemon::config::{Config, example};
 use byteleap_daemon::failpoint;
 use byteleap_daemon::logging;
+use byteleap_daemon::reload::{Hangups, Reload};
 use byteleap_daemon::tasks::{self, Signals, Tasks};
 use byteleap_host::service::{Daemon, ServiceCommand};
 use byteleap_protocol::hotkey::{Hotkey, Signer};
 use byteleap_validator::FAILPOINTS;
+use byteleap_validator::alarm::webhook::{Sender, post};
+use byteleap_validator::backup;
 use byteleap_validator::bench::{self, BenchCommand};
-use byteleap_validator::config::{KEYS, Settings, advice};
+use byteleap_validator::capture::Order;
+use byteleap_validator::config::{KEYS, LiveSettings, Settings, advice};
 use byteleap_validator::score::explain::{explain_round, instant};
-use byteleap_validator::service::{self, DRAIN_DEADLINE, World};
+use byteleap_validator::service::{self, DRAIN_DEADLINE, World, endless};
 use byteleap_validator::store::migrate::{StepStatus, nothing_applied};
 use byteleap_validator::store::reference::{Heritage, Reach};
 use byteleap_validator::store::round::RoundKey;
@@ -73,6 +77,21 @@ enum Command {
     /// Judge proofs beside a running validator, as one of any number of such processes on more machines. They share the
     /// queue in the validator's PostgreSQL database.
     Verifier,
+    /// Copy the database into a new file while the validator runs, or check such a copy.
+    Backup {
+        /// The new file.
+        #[arg(required_unless_present = "check")]
+        file: Option<PathBuf>,
+        /// Read the whole of this copy instead, and say what it holds.
+        #[arg(long, value_name = "FILE", conflicts_with = "file")]
+        check: Option<PathBuf>,
+    },
+    /// Write a share of the running validator's requests into a file for a while.
+    #[command(subcommand)]
+    Capture(CaptureCommand),
+    /// Send a message to the webhook of alarms.
+    #[command(subcommand)]
+    Alarm(AlarmCommand),
     /// Measure this machine.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -95,6 +114,27 @@ struct CheckFlags {
     /// Print what the chain says: its head, the subnet's rules and epoch, and the hotkey's standing.
     #[arg(long)]
     chain: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum CaptureCommand {
+    /// Turn it on; it turns itself off.
+    Start {
+        /// For how long, at most an hour.
+        #[arg(long)]
+        seconds: u64,
+        /// Share of the requests, as 0.1.
+        #[arg(long)]
+        share: f64,
+    },
+    /// Turn it off now.
+    Stop,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum AlarmCommand {
+    /// Send a test message once, and say whether it was taken.
+    Test,
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -147,6 +187,10 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
             let (config, settings) = configured()?;
             run_verifier(&arguments.common, &config, settings)
         }
+        Command::Backup { check: Some(copy), .. } => cli::block_on(check_copy(copy)),
+        Command::Backup { file, .. } => cli::block_on(copy_database(configured()?.1, file.unwrap_or_default())),
+        Command::Capture(command) => cli::block_on(capture(configured()?.1, command)),
+        Command::Alarm(AlarmCommand::Test) => cli::block_on(test_alarm(configured()?.1)),
         Command::Bench(command) => bench::run(&command),
         Command::Explain { hotkey, round, json } => {
             cli::block_on(show_explanation(configured()?.1, hotkey, round.map(RoundKey), json))
@@ -159,7 +203,7 @@ fn service_command(command: &ServiceCommand) -> Result<(), Failure> {
 }
 
 fn run(arguments: &CommonArgs, config: &Config, settings: Settings) -> Result<(), Failure> {
-    let _log = logging::start(&logging::Options::in_directory(config, arguments.log_format, LOG_FILE))?;
+    let log = logging::start(&logging::Options::in_directory(config, arguments.log_format, LOG_FILE))?;
     failpoint::arm(FAILPOINTS)?;
     let metrics = admin::record_metrics()?;
     for advice in advice(config) {
@@ -175,26 +219,40 @@ fn run(arguments: &CommonArgs, config: &Config, settings: Settings) -> Result<()
     let wallet = wallet(&settings)?;
     tracing::info!("{wallet}");
     cli::block_on(async move {
-        let signals = Signals::of_process()?;
+        let (signals, hangups) = (Signals::of_process()?, Hangups::of_process()?);
         let chain = chain(&settings)?;
         let tasks = Tasks::new();
         let world = World { chain, signer: Arc::new(wallet.keypair), clock: Arc::new(SystemClock::new()), metrics };
-        service::start(&settings, world, &tasks).await?;
+        let live = LiveSettings::of(&settings);
+        service::start(&settings, &live, world, &tasks).await?;
+        let (reload, level) = (Reload::new(KEYS, arguments.sources(), config.clone()), log.level());
+        let apply = move |config: &Config| {
+            live.set(Settings::read(config)?);
+            level.set(&config.get::<String>(logging::LOG_LEVEL.name));
+            Ok(())
+        };
+        tasks.service("reload", |stop| endless(reload.run(hangups, apply, stop)));
         Ok(tasks.run(signals, DRAIN_DEADLINE).await?)
     })
 }
 
 fn run_verifier(arguments: &CommonArgs, config: &Config, settings: Settings) -> Result<(), Failure> {
-    let _log = logging::start(&logging::Options::in_directory(config, arguments.log_format, VERIFIER_LOG_FILE))?;
+    let log = logging::start(&logging::Options::in_directory(config, arguments.log_format, VERIFIER_LOG_FILE))?;
     failpoint::arm(FAILPOINTS)?;
     let metrics = admin::record_metrics()?;
     cli::block_on(async move {
-        let signals = Signals::of_process()?;
+        let (signals, hangups) = (Signals::of_process()?, Hangups::of_process()?);
         let tasks = Tasks::new();
         match verifier::start(&settings, Arc::new(SystemClock::new()), metrics, &tasks).await {
             Err(error @ verifier::StartError::File(_)) => return Err(Failure::usage(error.to_string())),
             started => started?,
         };
+        let (reload, level) = (Reload::new(KEYS, arguments.sources(), config.clone()), log.level());
+        let apply = move |config: &Config| {
+            level.set(&config.get::<String>(logging::LOG_LEVEL.name));
+            Ok(())
+        };
+        tasks.service("reload", |stop| endless(reload.run(hangups, apply, stop)));
         Ok(tasks.run(signals, DRAIN_DEADLINE).await?)
     })
 }
@@ -332,6 +390,39 @@ async fn migrate(settings: Settings, command: MigrateCommand) -> Result<(), Fail
         }
     }
     Ok(())
+}
+
+async fn copy_database(settings: Settings, file: PathBuf) -> Result<(), Failure> {
+    backup::backup(&settings.database, &file).await?;
+    let contents = backup::check(&file).await?;
+    Ok(writeln!(io::stdout(), "{}\n{contents}", file.display())?)
+}
+
+async fn check_copy(copy: PathBuf) -> Result<(), Failure> {
+    let contents = backup::check(&copy).await?;
+    Ok(writeln!(io::stdout(), "{contents}")?)
+}
+
+async fn capture(settings: Settings, command: CaptureCommand) -> Result<(), Failure> {
+    let answer = match command {
+        CaptureCommand::Start { seconds, share } => {
+            admin::post(settings.admin, "/capture", &serde_json::json!(Order { seconds, share })).await?
+        }
+        CaptureCommand::Stop => admin::delete(settings.admin, "/capture").await?,
+    };
+    match answer["path"].as_str() {
+        Some(path) => Ok(writeln!(io::stdout(), "{path}")?),
+        None => Ok(writeln!(io::stdout(), "nothing is captured")?),
+    }
+}
+
+async fn test_alarm(settings: Settings) -> Result<(), Failure> {
+    let Some(url) = &settings.alarms.webhook else {
+        return Err(Failure::usage("alarms.webhook_url is not set: there is nowhere to send a message to"));
+    };
+    let sender = Sender { hotkey: wallet(&settings)?.keypair.hotkey(), netuid: settings.netuid };
+    post(url, &sender.test_message(SystemClock::new().unix_ms())).await?;
+    Ok(writeln!(io::stdout(), "{url} took the test message")?)
 }
 
 /// The store of a command that needs what a running validator has written.

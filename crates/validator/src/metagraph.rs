@@ -78,7 +78,10 @@ impl MetagraphCache {
 
     /// Reads the chain once.
     pub async fn refresh(&self) -> Result<Arc<Snapshot>, ChainError> {
+        let asked = self.clock.monotonic();
         let metagraph = self.chain.metagraph(self.netuid).await?;
+        let answered_in = self.clock.monotonic().saturating_sub(asked);
+        metrics::histogram!("chain_request_seconds").record(answered_in.as_secs_f64());
         let snapshot = Arc::new(Snapshot::new(metagraph, self.clock.unix_ms()));
         self.snapshots.send_replace(Some(Arc::clone(&snapshot)));
         Ok(snapshot)

@@ -6,12 +6,14 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use byteleap_chain::{Chain, ChainError};
 use byteleap_daemon::admin::{Admin, BindError, Gate, Readiness};
 use byteleap_daemon::clock::Clock;
+use byteleap_daemon::live::Live;
 use byteleap_daemon::tasks::{self, Tasks};
 use byteleap_protocol::hotkey::{Hotkey, Signer};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -21,10 +23,15 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::admin::{self, StatusPage};
+use crate::alarm::Alarms;
+use crate::alarm::peers::PeerClocks;
+use crate::alarm::watch::Watch;
+use crate::alarm::webhook::{self, Sender};
 use crate::axon::Axon;
+use crate::capture::Capture;
 use crate::challenge::schedule::Scheduler;
 use crate::challenge::verify::Verifier;
-use crate::config::Settings;
+use crate::config::{LiveSettings, Settings};
 use crate::desk::Desk;
 use crate::metagraph::{Members, MetagraphCache};
 use crate::score::{self, Scorer};
@@ -123,7 +130,12 @@ pub async fn open_store(settings: &Settings, clock: &dyn Clock) -> Result<Store,
 ///
 /// # Errors
 /// What would keep the validator from its work: see [`StartError`].
-pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<Addresses, StartError> {
+pub async fn start(
+    settings: &Settings,
+    live: &LiveSettings,
+    world: World,
+    tasks: &Tasks,
+) -> Result<Addresses, StartError> {
     let World { chain, signer, clock, metrics } = world;
     let (own, netuid) = (signer.hotkey(), settings.netuid);
     let store = open_store(settings, clock.as_ref()).await?;
@@ -141,12 +153,25 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     let (listener, axon) = bind(settings.axon).await?;
     let admin = Admin::bind(settings.admin).await?;
     let addresses = Addresses { axon, admin: admin.address() };
-    let shared = Shared { settings, store, chain, signer, clock, members, tasks };
+    let capture = Capture::new(&settings.log_dir, Arc::clone(&clock));
+    let shared =
+        Shared { settings, live, store, chain, signer, clock, members, peers: PeerClocks::default(), capture, tasks };
     shared.challenge(listener, axon.port());
     shared.score();
     shared.forget();
+    shared.back_up();
+    let alarms = shared.alarms(own);
     let readiness = shared.readiness();
-    let page = StatusPage { store: shared.store, members: shared.members, clock: shared.clock, own, uid, netuid };
+    let page = StatusPage {
+        store: shared.store,
+        members: shared.members,
+        clock: shared.clock,
+        alarms,
+        capture: shared.capture,
+        own,
+        uid,
+        netuid,
+    };
     let pages = admin::pages(page, readiness, metrics, addresses.admin);
     tasks.service("admin", |stop| admin.serve(pages, stop));
     tracing::info!(hotkey = %own, uid, netuid, %axon, admin = %addresses.admin, "validator started");
@@ -156,21 +181,26 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
 /// What the parts are built from.
 struct Shared<'a> {
     settings: &'a Settings,
+    live: &'a LiveSettings,
     store: Store,
     chain: Arc<dyn Chain>,
     signer: Arc<dyn Signer>,
     clock: Arc<dyn Clock>,
     members: Members,
+    peers: PeerClocks,
+    capture: Capture,
     tasks: &'a Tasks,
 }
 
 impl Shared<'_> {
     /// Challenges, from the first row to the verdict, and the axon where they are answered.
     fn challenge(&self, listener: TcpListener, port: u16) {
-        let Self { settings, store, chain, signer, clock, members, tasks } = self;
-        let (rules, proof_arrived) = (Arc::new(settings.challenge.clone()), Arc::new(Notify::new()));
-        let desk = Desk::new(store.clone(), Arc::clone(&rules), Arc::clone(clock), Arc::clone(&proof_arrived));
-        let axon = Axon::new(Arc::clone(signer), members.clone(), Arc::clone(clock), settings.rate_limit, desk)
+        let Self { settings, live, store, chain, signer, clock, members, peers, capture, tasks } = self;
+        let (rules, proof_arrived) = (live.challenge.clone(), Arc::new(Notify::new()));
+        let desk = Desk::new(store.clone(), rules.clone(), Arc::clone(clock), Arc::clone(&proof_arrived));
+        let axon = Axon::new(Arc::clone(signer), members.clone(), Arc::clone(clock), live.rate_limit.clone(), desk)
+            .comparing(peers.clone())
+            .captured_by(capture.clone())
             .without(settings.disabled_routes.clone());
         tasks.service("axon", |stop| axon.serve(listener, stop));
         let (chain, signer) = (Arc::clone(chain), Arc::clone(signer));
@@ -192,13 +222,13 @@ impl Shared<'_> {
 
     /// Rounds of scores, and the weights that follow from them.
     fn score(&self) {
-        let Self { settings, store, chain, signer, clock, tasks, .. } = self;
+        let Self { settings, live, store, chain, signer, clock, tasks, .. } = self;
         let scorer = Scorer {
             store: store.clone(),
             chain: Arc::clone(chain),
             netuid: settings.netuid,
             clock: Arc::clone(clock),
-            rules: settings.scoring.clone(),
+            rules: live.scoring.clone(),
         };
         let submitter = Submitter {
             store: store.clone(),
@@ -215,8 +245,41 @@ impl Shared<'_> {
 
     /// Tables that stop growing.
     fn forget(&self) {
-        let (store, kept, clock) = (self.store.clone(), self.settings.kept, Arc::clone(&self.clock));
+        let (store, kept, clock) = (self.store.clone(), self.live.kept.clone(), Arc::clone(&self.clock));
         self.tasks.service("retention", |stop| endless(forget(store, kept, clock, stop)));
+    }
+
+    /// Copies of the database.
+    fn back_up(&self) {
+        if let Some(schedule) = self.settings.backup.clone() {
+            let (url, clock) = (self.settings.database.clone(), Arc::clone(&self.clock));
+            self.tasks.service("backup", |stop| endless(schedule.run(url, clock, stop)));
+        }
+    }
+
+    /// What a person must hear of.
+    fn alarms(&self, own: Hotkey) -> Alarms {
+        let Self { settings, live, store, clock, members, peers, tasks, .. } = self;
+        let sender = Sender { hotkey: own, netuid: settings.netuid };
+        let (courier, deliveries) = webhook::courier(sender, live.alarms.clone());
+        let alarms = Alarms::default();
+        let database = settings.database.file().and_then(Path::parent).map(Path::to_owned);
+        let watch = Watch {
+            store: store.clone(),
+            members: members.clone(),
+            clock: Arc::clone(clock),
+            own,
+            tempo_blocks: settings.weights.tempo_blocks.filter(|_| !settings.weights.dry_run),
+            started_at_block: members.snapshot().map_or(0, |snapshot| snapshot.metagraph.block),
+            folders: database.into_iter().chain([settings.log_dir.clone()]).collect(),
+            peers: peers.clone(),
+            limits: live.alarms.clone(),
+            alarms: alarms.clone(),
+            courier,
+        };
+        tasks.service("alarms", |stop| endless(watch.run(stop)));
+        tasks.service("alarm messages", |stop| endless(deliveries.run(stop)));
+        alarms
     }
 
     /// What `/readyz` tells.
@@ -278,9 +341,9 @@ async fn schedule(scheduler: Scheduler, stop: CancellationToken) {
 }
 
 /// Forgets what was kept long enough, now and every hour until `stop`.
-async fn forget(store: Store, kept: Kept, clock: Arc<dyn Clock>, stop: CancellationToken) {
+async fn forget(store: Store, kept: Live<Kept>, clock: Arc<dyn Clock>, stop: CancellationToken) {
     loop {
-        match store.forget(kept, clock.unix_ms()).await {
+        match store.forget(*kept.get(), clock.unix_ms()).await {
             Ok(forgotten) => {
                 for Forgotten { table, rows } in forgotten.into_iter().filter(|forgotten| forgotten.rows > 0) {
                     tracing::info!(table, rows, "old rows forgotten");
@@ -337,11 +400,25 @@ struct Health {
 impl Health {
     async fn run(self, stop: CancellationToken) {
         loop {
+            let asked = self.clock.monotonic();
             match self.store.ping().await {
                 Ok(()) => self.database.open(),
                 Err(_) => self.database.close("the database does not answer"),
             }
+            let answered_in = self.clock.monotonic().saturating_sub(asked);
+            metrics::histogram!("database_ping_seconds").record(answered_in.as_secs_f64());
+            if let Ok(bytes) = self.store.size_bytes().await {
+                metrics::gauge!("database_size_bytes").set(bytes as f64);
+            }
+            if let Ok(Some(round)) = self.store.latest_round().await {
+                let age_ms = self.clock.unix_ms() - round.at_ms;
+                metrics::gauge!("scoring_round_age_seconds").set(age_ms as f64 / 1000.0);
+            }
+            if let Err(error) = self.count_network().await {
+                tracing::debug!(%error, "metrics: the database does not tell");
+            }
             let age_ms = self.members.snapshot().map(|snapshot| self.clock.unix_ms() - snapshot.at_ms);
+            metrics::gauge!("metagraph_age_seconds").set(age_ms.unwrap_or(i64::MAX) as f64 / 1000.0);
             match age_ms {
                 Some(age_ms) if age_ms < STALE_METAGRAPH_MS => self.metagraph.open(),
                 _ => self.metagraph.close("the metagraph is older than 3 minutes"),
@@ -352,10 +429,28 @@ impl Health {
             }
         }
     }
+
+    /// Gauges of what takes part.
+    async fn count_network(&self) -> Result<(), StoreError> {
+        let now_ms = self.clock.unix_ms();
+        let workers = self.store.workers().await?;
+        let online = workers.iter().filter(|worker| worker.deadline_at_ms >= now_ms).count();
+        metrics::gauge!("miners_known").set(self.store.miners().await?.len() as f64);
+        metrics::gauge!("workers_known").set(workers.len() as f64);
+        metrics::gauge!("workers_online").set(online as f64);
+        metrics::gauge!("gpus_known").set(self.store.known_gpus().await? as f64);
+        for (status, count) in self.store.challenge_counts().await? {
+            metrics::gauge!("challenges", "status" => status.as_str()).set(count as f64);
+        }
+        Ok(())
+    }
 }
 
 /// A part that cannot fail.
-pub(crate) async fn endless(part: impl Future<Output = ()>) -> Result<(), Infallible> {
+///
+/// # Errors
+/// None.
+pub async fn endless(part: impl Future<Output = ()>) -> Result<(), Infallible> {
     part.await;
     Ok(())
 }
@@ -399,11 +494,16 @@ mod tests {
         }
     }
 
+    async fn started(folder: &Path, world: World, tasks: &Tasks) -> Result<Addresses, StartError> {
+        let settings = settings(folder);
+        start(&settings, &LiveSettings::of(&settings), world, tasks).await
+    }
+
     #[tokio::test]
     async fn it_starts_shows_itself_takes_leases_and_drains() {
         let (folder, signer, tasks) = (tempfile::tempdir().unwrap(), Keypair::from_seed(&[5; 32]), Tasks::new());
         let chain = FixedChain::of(NETUID, &[signer.hotkey()]);
-        let addresses = start(&settings(folder.path()), world(chain, signer.clone()), &tasks).await.unwrap();
+        let addresses = started(folder.path(), world(chain, signer.clone()), &tasks).await.unwrap();
 
         let lease = json!({ "hotkey": Hotkey([7; 32]), "worker_id": "w", "score": -2.5 });
         let leases = format!("http://{}/leases", addresses.admin);
@@ -431,7 +531,7 @@ mod tests {
     async fn an_unregistered_hotkey_is_told_what_to_do() {
         let (folder, signer) = (tempfile::tempdir().unwrap(), Keypair::from_seed(&[5; 32]));
         let chain = FixedChain::of(NETUID, &[Hotkey([1; 32])]);
-        let error = start(&settings(folder.path()), world(chain, signer), &Tasks::new()).await.unwrap_err();
+        let error = started(folder.path(), world(chain, signer), &Tasks::new()).await.unwrap_err();
         assert!(error.to_string().contains("btcli subnet register --netuid 128"), "{error}");
     }
 

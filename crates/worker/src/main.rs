@@ -1,5 +1,6 @@
 //! Entry point of `byteleap-worker`: parses the command line and hands over.
 
+use std::convert::Infallible;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,7 +11,8 @@ use byteleap_daemon::config::{Config, example};
 use byteleap_daemon::drain::{self, DrainArgs};
 use byteleap_daemon::failpoint;
 use byteleap_daemon::logging;
-use byteleap_daemon::tasks::Signals;
+use byteleap_daemon::reload::{Hangups, Reload};
+use byteleap_daemon::tasks::{Signals, Tasks};
 use byteleap_daemon::view::{self, ViewArgs};
 use byteleap_host::service::{Daemon, ServiceCommand};
 use byteleap_worker::FAILPOINTS;
@@ -83,9 +85,21 @@ fn main() -> ExitCode {
 fn run(common: &CommonArgs) -> Result<(), Failure> {
     let config = common.load(KEYS)?;
     let settings = settings(&config);
-    let _log = logging::start(&logging::Options::in_file(&config, common.log_format))?;
+    let log = logging::start(&logging::Options::in_file(&config, common.log_format))?;
     failpoint::arm(FAILPOINTS)?;
-    cli::block_on(async { service::run(settings, Path::new("/"), Signals::of_process()?).await })
+    cli::block_on(async {
+        let (tasks, hangups) = (Tasks::new(), Hangups::of_process()?);
+        let (reload, level) = (Reload::new(KEYS, common.sources(), config.clone()), log.level());
+        let apply = move |config: &Config| {
+            level.set(&config.get::<String>(logging::LEVEL.name));
+            Ok(())
+        };
+        tasks.service("reload", |stop| async {
+            reload.run(hangups, apply, stop).await;
+            Ok::<(), Infallible>(())
+        });
+        service::run(settings, Path::new("/"), tasks, Signals::of_process()?).await
+    })
 }
 
 fn config(common: &CommonArgs) -> Result<(), Failure> {

@@ -45,11 +45,11 @@ enum IdentityError {
     Unusable { path: PathBuf, reason: String },
 }
 
-/// Runs the worker on the machine under `root` until a signal or a failure.
+/// Runs the worker on the machine under `root`, beside what `tasks` holds already, until a signal or a failure.
 ///
 /// # Errors
 /// It could not start, a part failed, or the stop took too long.
-pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<(), Failure> {
+pub async fn run(settings: Settings, root: &Path, tasks: Tasks, signals: Signals) -> Result<(), Failure> {
     warn_of_what_is_missing(&settings);
     refuse_coldkeys(root).await.map_err(Failure::runtime)?;
     let worker_id = worker_id(&settings, root).await?;
@@ -110,7 +110,6 @@ pub async fn run(settings: Settings, root: &Path, signals: Signals) -> Result<()
     let routes = drain::routes(runner.drain(), move || watched.under_way());
     let pages = Pages { readiness, metrics, status, routes };
 
-    let tasks = Tasks::new();
     tasks.service("admin", |stop| admin.serve(pages, stop));
     tasks.service("host", |stop| sampler.run(stop));
     tasks.service("challenges", |stop| runner.run(stop));

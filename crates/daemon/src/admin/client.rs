@@ -49,20 +49,29 @@ pub enum ClientError {
 ///
 /// No daemon there, no answer in time, or an answer other than 200 with JSON.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Value, ClientError> {
-    ask(address, "GET", path).await
+    ask(address, "GET", path, "").await
 }
 
-/// Posts to `path` of the admin endpoint at `address`, without a body; the answer is JSON.
+/// Posts `body` to `path` of the admin endpoint at `address`, and yields its answer.
 ///
 /// # Errors
 ///
-/// As for [`get`].
-pub async fn post(address: SocketAddr, path: &str) -> Result<Value, ClientError> {
-    ask(address, "POST", path).await
+/// As [`get`].
+pub async fn post(address: SocketAddr, path: &str, body: &Value) -> Result<Value, ClientError> {
+    ask(address, "POST", path, &body.to_string()).await
 }
 
-async fn ask(address: SocketAddr, method: &str, path: &str) -> Result<Value, ClientError> {
-    let exchange = exchange(address, method, path);
+/// Deletes `path` at the admin endpoint at `address`, and yields its answer.
+///
+/// # Errors
+///
+/// As [`get`].
+pub async fn delete(address: SocketAddr, path: &str) -> Result<Value, ClientError> {
+    ask(address, "DELETE", path, "").await
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<Value, ClientError> {
+    let exchange = exchange(address, method, path, body);
     let answer = tokio::time::timeout(DEADLINE, exchange).await.map_err(|_| ClientError::Deadline)??;
     let malformed = |what: &str| ClientError::Malformed(what.to_owned());
     let answer = String::from_utf8(answer).map_err(|_| malformed("not text"))?;
@@ -75,11 +84,13 @@ async fn ask(address: SocketAddr, method: &str, path: &str) -> Result<Value, Cli
 }
 
 /// One request in HTTP/1.0, which ends with the connection and comes in one piece.
-async fn exchange(address: SocketAddr, method: &str, path: &str) -> Result<Vec<u8>, ClientError> {
+async fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<Vec<u8>, ClientError> {
     let mut stream = TcpStream::connect(address).await.map_err(|source| ClientError::Connect { address, source })?;
-    stream
-        .write_all(format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n").as_bytes())
-        .await?;
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER_BYTES + 1).read_to_end(&mut answer).await?;
     if answer.len() as u64 > MAX_ANSWER_BYTES {

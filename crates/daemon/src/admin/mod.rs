@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{config::Key, notify};
 
 pub use self::{
-    client::{ClientError, get, post},
+    client::{ClientError, delete, get, post},
     readiness::{Gate, Readiness},
 };
 

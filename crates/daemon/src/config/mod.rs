@@ -63,6 +63,15 @@ pub struct Config {
     file: Option<PathBuf>,
 }
 
+/// The keys whose values a reload found changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// Those that take effect.
+    pub live: Vec<&'static str>,
+    /// Those that wait for a restart.
+    pub waiting: Vec<&'static str>,
+}
+
 #[derive(Clone)]
 struct Entry {
     key: Key,
@@ -116,6 +125,23 @@ impl Config {
         }
     }
 
+    /// The configuration after `fresh` was read: its value for each live key, ours for all others; and which differ.
+    #[must_use]
+    pub fn reloaded(&self, fresh: Self) -> (Self, Changes) {
+        let mut changes = Changes::default();
+        let mut next = fresh;
+        for (entry, held) in next.entries.iter_mut().zip(&self.entries) {
+            let differs = entry.value != held.value;
+            if entry.key.live {
+                changes.live.extend(differs.then_some(entry.key.name));
+            } else {
+                changes.waiting.extend(differs.then_some(entry.key.name));
+                entry.clone_from(held);
+            }
+        }
+        (next, changes)
+    }
+
     /// What deserves a warning: unknown keys, with the key that was probably meant.
     #[must_use]
     pub fn warnings(&self) -> &[Problem] {
@@ -128,7 +154,8 @@ impl Config {
         self.file.as_deref()
     }
 
-    /// The effective configuration as text, a line per key: `name: value  # source`, secrets hidden.
+    /// The effective configuration as text, a line per key: `name: value  # source`, secrets hidden, and
+    /// `, live` where a reload changes it.
     #[must_use]
     pub fn effective(&self) -> String {
         text::effective(self)

@@ -156,6 +156,7 @@ fn the_effective_configuration_shows_each_value_with_its_source() {
     assert!(line("wallet.name: v").ends_with("config.yaml"));
     assert!(line("validation.models: [\"H100 80GB\",\"B200\"]").ends_with("# default"));
     assert!(line("external_ip: null").ends_with("# default"));
+    assert!(line("validation.threshold: 0.8").ends_with("# default, live"));
     assert_eq!(text.lines().count(), KEYS.len());
 }
 

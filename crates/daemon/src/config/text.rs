@@ -81,7 +81,7 @@ fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// The effective configuration, a line per key: `name: value  # source`, secrets hidden.
+/// The effective configuration, a line per key: `name: value  # source, live`, secrets hidden.
 pub(super) fn effective(config: &Config) -> String {
     let lines: Vec<(String, String)> = config
         .entries
@@ -92,7 +92,8 @@ pub(super) fn effective(config: &Config) -> String {
                 (_, true) => "(hidden)".to_owned(),
                 (value, false) => yaml(value),
             };
-            (format!("{}: {value}", entry.key.name), entry.source.to_string())
+            let live = if entry.key.live { ", live" } else { "" };
+            (format!("{}: {value}", entry.key.name), format!("{}{live}", entry.source))
         })
         .collect();
     let width = lines.iter().map(|(line, _)| line.chars().count()).filter(|width| *width <= 60).max().unwrap_or(0);

@@ -9,6 +9,7 @@ mod queue;
 mod rotation;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt as _};
 
@@ -27,13 +28,13 @@ const QUIET: &[&str] = &["h2", "hyper", "jsonrpsee", "reqwest", "rustls", "soket
 
 /// The key `logging.log_level` of validator and miner.
 pub const LOG_LEVEL: Key =
-    Key::text("logging.log_level", "TRACE, DEBUG, INFO, WARNING or ERROR").check(level_check).default("INFO");
+    Key::text("logging.log_level", "TRACE, DEBUG, INFO, WARNING or ERROR").check(level_check).default("INFO").live();
 /// The key `logging.log_dir` of validator and miner.
 pub const LOG_DIR: Key =
     Key::text("logging.log_dir", "folder of the log file; files of the last 3 days are kept").default("./logs");
 /// The key `logging.level` of the worker.
 pub const LEVEL: Key =
-    Key::text("logging.level", "TRACE, DEBUG, INFO, WARNING or ERROR").check(level_check).default("INFO");
+    Key::text("logging.level", "TRACE, DEBUG, INFO, WARNING or ERROR").check(level_check).default("INFO").live();
 /// The key `logging.filepath` of the worker.
 pub const FILEPATH: Key = Key::text("logging.filepath", "log file").default("logs/worker.log");
 /// The key `logging.rotation` of the worker.
@@ -112,6 +113,32 @@ pub enum Error {
 #[must_use = "the log ends when this is dropped"]
 pub struct Log {
     _queue: queue::Writer,
+    level: LevelSwitch,
+}
+
+/// Changes the least severe level of the running log; cheap to clone.
+#[derive(Clone)]
+pub struct LevelSwitch(Arc<dyn Fn(EnvFilter) + Send + Sync>);
+
+impl Log {
+    /// The switch of this log's level.
+    #[must_use]
+    pub fn level(&self) -> LevelSwitch {
+        self.level.clone()
+    }
+}
+
+impl LevelSwitch {
+    /// Logs from this level up: one of the names that the keys accept.
+    pub fn set(&self, level: &str) {
+        (self.0)(filter(level));
+    }
+}
+
+impl std::fmt::Debug for LevelSwitch {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("LevelSwitch")
+    }
 }
 
 /// Starts the log of this process.
@@ -125,24 +152,38 @@ pub fn start(options: &Options) -> Result<Log, Error> {
         source,
     })?;
     let (queue, sender) = queue::start(options.format, std::io::stdout(), file).map_err(Error::Thread)?;
-    subscriber(options, sender).try_init().map_err(|_| Error::Twice)?;
-    Ok(Log { _queue: queue })
+    let (subscriber, level) = subscriber(options, sender);
+    subscriber.try_init().map_err(|_| Error::Twice)?;
+    Ok(Log { _queue: queue, level })
 }
 
-fn subscriber<W>(options: &Options, writer: W) -> Box<dyn tracing::Subscriber + Send + Sync>
+fn subscriber<W>(options: &Options, writer: W) -> (Box<dyn tracing::Subscriber + Send + Sync>, LevelSwitch)
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let level = level(&options.level).unwrap_or("info");
-    let quiet: String = QUIET.iter().map(|library| format!(",{library}=warn")).collect();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(format!("{level}{quiet}")))
-        .with_writer(writer)
-        .with_ansi(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter(&options.level)).with_writer(writer).with_ansi(false);
+    // The handle fails only once its subscriber is gone, and then there is nothing to set.
     match options.format {
-        LogFormat::Text => Box::new(builder.finish()),
-        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let switch = LevelSwitch(Arc::new(move |filter| drop(handle.reload(filter))));
+            (Box::new(builder.finish()), switch)
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let switch = LevelSwitch(Arc::new(move |filter| drop(handle.reload(filter))));
+            (Box::new(builder.finish()), switch)
+        }
     }
+}
+
+/// Our events from this level up, those of libraries from warnings up.
+fn filter(name: &str) -> EnvFilter {
+    let quiet: String = QUIET.iter().map(|library| format!(",{library}=warn")).collect();
+    EnvFilter::new(format!("{}{quiet}", level(name).unwrap_or("info")))
 }
 
 /// The level that a name means, with the names of the Python loggers.
@@ -163,10 +204,7 @@ fn level_check(name: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::{Arc, Mutex},
-    };
+    use std::{io, sync::Mutex};
 
     use crate::config::Sources;
 
@@ -189,7 +227,7 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let options = Options { level: level.into(), format, file: None };
-        tracing::subscriber::with_default(subscriber(&options, move || writer.clone()), events);
+        tracing::subscriber::with_default(subscriber(&options, move || writer.clone()).0, events);
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
@@ -216,6 +254,23 @@ mod tests {
             text.contains("WARN") && text.contains("refused") && text.contains("peer=") && !text.contains('\u{1b}'),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_level_changes_while_the_log_runs() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let options = Options { level: "INFO".into(), format: LogFormat::Json, file: None };
+        let (subscriber, level) = subscriber(&options, move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!("before");
+            level.set("DEBUG");
+            tracing::debug!("between");
+            level.set("WARNING");
+            tracing::info!("after");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("between") && !text.contains("before") && !text.contains("after"), "{text}");
     }
 
     #[test]

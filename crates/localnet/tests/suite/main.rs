@@ -8,5 +8,6 @@ mod deployed_configs;
 mod documents;
 mod liars;
 mod network;
+mod operations;
 mod services;
 mod setup_script;

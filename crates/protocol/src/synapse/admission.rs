@@ -125,6 +125,14 @@ impl RequestHead {
         }
     }
 
+    /// When its sender says that it was made, in milliseconds since the epoch: its nonce. To be believed of an admitted
+    /// request only.
+    #[must_use]
+    pub fn sent_at_ms(&self) -> Option<i64> {
+        let nonce_ns: u64 = self.nonce.as_deref()?.parse().ok()?;
+        i64::try_from(nonce_ns / 1_000_000).ok()
+    }
+
     /// Decides on the headers alone who the caller is; cheap tests first, so that a stranger costs no signature check.
     ///
     /// `now_ns` in nanoseconds since the epoch. A nonce is taken into `nonces` only with a valid signature.

@@ -17,6 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::capture::Chosen;
+
 use super::{Axon, Desk, Failed, on_blocking_thread};
 
 /// Answers a handshake with the text of the field `response`.
@@ -65,7 +67,8 @@ pub(super) async fn answer<D: Desk>(
         }
     };
     let desk = Arc::clone(&axon.desk);
-    let exchange = Exchange { axon, kind, caller, session };
+    let chosen = axon.capture.as_ref().and_then(|capture| capture.choose(caller, kind, &payload));
+    let exchange = Exchange { axon, kind, caller, session, chosen };
     match kind {
         SynapseKind::Heartbeat => {
             exchange.serve(payload, move |data| async move { desk.heartbeat(caller, data).await }).await
@@ -134,6 +137,8 @@ struct Exchange<'a, D> {
     kind: SynapseKind,
     caller: Hotkey,
     session: Arc<Session>,
+    /// Where an operator looks at this request.
+    chosen: Option<Chosen>,
 }
 
 impl<D: Desk> Exchange<'_, D> {
@@ -147,7 +152,7 @@ impl<D: Desk> Exchange<'_, D> {
         W: FnOnce(P) -> F,
         F: Future<Output = Result<A, ErrorAnswer>> + Send + 'static,
     {
-        let Self { axon, kind, caller, session } = self;
+        let Self { axon, kind, caller, session, chosen } = self;
         let read = on_blocking_thread(move || serde_json::from_value::<P>(payload)).await?;
         let payload = match read {
             Ok(payload) => payload,
@@ -158,7 +163,16 @@ impl<D: Desk> Exchange<'_, D> {
             }
         };
         let answer = axon.work.spawn(work(payload)).await?;
-        on_blocking_thread(move || seal(&session, kind, &answer)).await
+        on_blocking_thread(move || {
+            if let Some(chosen) = chosen {
+                // An answer that cannot be shown is left out.
+                chosen.answered(
+                    &answer.as_ref().map_or_else(serde_json::to_value, serde_json::to_value).unwrap_or_default(),
+                );
+            }
+            seal(&session, kind, &answer)
+        })
+        .await
     }
 }
 

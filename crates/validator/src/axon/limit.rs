@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use byteleap_protocol::hotkey::Hotkey;
 
+use crate::config::RateLimit;
+
 /// Events of each key within the last `length`; times are those of a monotonic clock.
 #[derive(Debug)]
 pub(super) struct SlidingWindow<K> {
@@ -59,20 +61,21 @@ const REQUESTS_PER_CHALLENGE: usize = 3;
 /// The rate limit of sealed requests, by verified hotkey.
 #[derive(Debug)]
 pub(super) struct RequestLimit {
-    max_requests: usize,
     requests: SlidingWindow<Hotkey>,
     handed_out: SlidingWindow<Hotkey>,
 }
 
 impl RequestLimit {
-    pub(super) fn new(max_requests: usize, window: Duration) -> Self {
-        Self { max_requests, requests: SlidingWindow::new(window), handed_out: SlidingWindow::new(OPEN_CHALLENGE_LIFE) }
+    pub(super) fn new() -> Self {
+        Self { requests: SlidingWindow::new(Duration::ZERO), handed_out: SlidingWindow::new(OPEN_CHALLENGE_LIFE) }
     }
 
-    /// Whether one more request is allowed, which is then counted; a refused one is not.
-    pub(super) fn allow(&mut self, caller: Hotkey, now: Duration) -> bool {
+    /// Whether one more request is allowed by the limit of now, which is then counted; a refused one is not.
+    pub(super) fn allow(&mut self, limit: &RateLimit, caller: Hotkey, now: Duration) -> bool {
+        self.requests.length = limit.window;
+        let max_requests = usize::try_from(limit.max_requests).unwrap_or(usize::MAX);
         let allowance = REQUESTS_PER_CHALLENGE * self.handed_out.count(&caller, now);
-        if self.requests.count(&caller, now) >= self.max_requests + allowance {
+        if self.requests.count(&caller, now) >= max_requests.saturating_add(allowance) {
             return false;
         }
         self.requests.record(caller, now);
@@ -86,7 +89,8 @@ impl RequestLimit {
         }
     }
 
-    pub(super) fn prune(&mut self, now: Duration) {
+    pub(super) fn prune(&mut self, limit: &RateLimit, now: Duration) {
+        self.requests.length = limit.window;
         self.requests.prune(now);
         self.handed_out.prune(now);
     }
@@ -97,6 +101,7 @@ mod tests {
     use super::*;
 
     const MINER: Hotkey = Hotkey([1; 32]);
+    const LIMIT: RateLimit = RateLimit { window: Duration::from_secs(30), max_requests: 150 };
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -104,28 +109,36 @@ mod tests {
 
     #[test]
     fn the_151st_request_within_the_window_is_refused_and_not_counted() {
-        let mut limit = RequestLimit::new(150, seconds(30));
-        assert!((0..150).all(|_| limit.allow(MINER, seconds(100))));
-        assert!(!limit.allow(MINER, seconds(129)));
-        assert!(limit.allow(Hotkey([2; 32]), seconds(129)));
-        assert!((0..150).all(|_| limit.allow(MINER, seconds(130))));
-        assert!(!limit.allow(MINER, seconds(130)));
+        let mut limit = RequestLimit::new();
+        assert!((0..150).all(|_| limit.allow(&LIMIT, MINER, seconds(100))));
+        assert!(!limit.allow(&LIMIT, MINER, seconds(129)));
+        assert!(limit.allow(&LIMIT, Hotkey([2; 32]), seconds(129)));
+        assert!((0..150).all(|_| limit.allow(&LIMIT, MINER, seconds(130))));
+        assert!(!limit.allow(&LIMIT, MINER, seconds(130)));
     }
 
     #[test]
     fn an_idle_hour_allows_no_more_than_the_limit() {
-        let mut limit = RequestLimit::new(150, seconds(30));
-        assert!(limit.allow(MINER, seconds(0)));
-        assert_eq!((0..300).filter(|_| limit.allow(MINER, seconds(3600))).count(), 150);
+        let mut limit = RequestLimit::new();
+        assert!(limit.allow(&LIMIT, MINER, seconds(0)));
+        assert_eq!((0..300).filter(|_| limit.allow(&LIMIT, MINER, seconds(3600))).count(), 150);
     }
 
     #[test]
     fn each_challenge_handed_out_allows_three_more() {
-        let mut limit = RequestLimit::new(2, seconds(30));
+        let (mut limit, few) = (RequestLimit::new(), RateLimit { max_requests: 2, ..LIMIT });
         limit.handed_out(MINER, 2, seconds(0));
-        assert_eq!((0..20).filter(|_| limit.allow(MINER, seconds(1))).count(), 2 + 2 * 3);
+        assert_eq!((0..20).filter(|_| limit.allow(&few, MINER, seconds(1))).count(), 2 + 2 * 3);
         // Long after, the challenges are over.
-        assert_eq!((0..20).filter(|_| limit.allow(MINER, seconds(601))).count(), 2);
+        assert_eq!((0..20).filter(|_| limit.allow(&few, MINER, seconds(601))).count(), 2);
+    }
+
+    #[test]
+    fn a_limit_that_changes_holds_for_the_next_request() {
+        let mut limit = RequestLimit::new();
+        assert!((0..150).all(|_| limit.allow(&LIMIT, MINER, seconds(100))));
+        assert!(limit.allow(&RateLimit { max_requests: 151, ..LIMIT }, MINER, seconds(100)));
+        assert!(!limit.allow(&LIMIT, MINER, seconds(100)));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, Request, Response, StatusCode, header};
 use axum::routing::{MethodRouter, get};
 use byteleap_daemon::clock::Clock;
+use byteleap_daemon::live::Live;
 use byteleap_protocol::canonical;
 use byteleap_protocol::code::ErrorCode;
 use byteleap_protocol::hotkey::{Hotkey, Signer};
@@ -41,6 +42,8 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::alarm::peers::PeerClocks;
+use crate::capture::Capture;
 use crate::config::RateLimit;
 use crate::metagraph::Members;
 use limit::{RequestLimit, SlidingWindow};
@@ -140,7 +143,10 @@ pub struct Axon<D> {
     own_nonces: NonceSource,
     nonces: NonceTable,
     sessions: Mutex<SessionTable>,
+    rate_limit: Live<RateLimit>,
     requests: Mutex<RequestLimit>,
+    peers: PeerClocks,
+    capture: Option<Capture>,
     refused: Mutex<SlidingWindow<IpAddr>>,
     body_memory: Semaphore,
     /// What the desk has in hand.
@@ -156,10 +162,9 @@ impl<D: Desk> Axon<D> {
         signer: Arc<dyn Signer>,
         members: Members,
         clock: Arc<dyn Clock>,
-        rate_limit: RateLimit,
+        rate_limit: impl Into<Live<RateLimit>>,
         desk: D,
     ) -> Self {
-        let max_requests = usize::try_from(rate_limit.max_requests).unwrap_or(usize::MAX);
         Self {
             signer,
             members,
@@ -170,7 +175,10 @@ impl<D: Desk> Axon<D> {
             own_nonces: NonceSource::default(),
             nonces: NonceTable::default(),
             sessions: Mutex::new(SessionTable::new()),
-            requests: Mutex::new(RequestLimit::new(max_requests, rate_limit.window)),
+            rate_limit: rate_limit.into(),
+            requests: Mutex::new(RequestLimit::new()),
+            peers: PeerClocks::default(),
+            capture: None,
             refused: Mutex::new(SlidingWindow::new(REFUSED_WINDOW)),
             body_memory: Semaphore::new(BODY_MEMORY_MIB as usize),
             work: TaskTracker::new(),
@@ -181,6 +189,20 @@ impl<D: Desk> Axon<D> {
     #[must_use]
     pub fn without(mut self, disabled: Vec<SynapseKind>) -> Self {
         self.disabled = disabled;
+        self
+    }
+
+    /// Tells these what its callers' clocks show.
+    #[must_use]
+    pub fn comparing(mut self, peers: PeerClocks) -> Self {
+        self.peers = peers;
+        self
+    }
+
+    /// Lets an operator look at requests by this switch.
+    #[must_use]
+    pub fn captured_by(mut self, capture: Capture) -> Self {
+        self.capture = Some(capture);
         self
     }
 
@@ -212,8 +234,13 @@ impl<D: Desk> Axon<D> {
             tokio::time::sleep(PRUNE_INTERVAL).await;
             let now = self.clock.monotonic();
             self.nonces.prune(self.now_ns());
-            self.sessions.lock().prune(now);
-            self.requests.lock().prune(now);
+            let sessions = {
+                let mut sessions = self.sessions.lock();
+                sessions.prune(now);
+                sessions.len()
+            };
+            metrics::gauge!("axon_sessions").set(sessions as f64);
+            self.requests.lock().prune(&self.rate_limit.get(), now);
             self.refused.lock().prune(now);
         }
     }
@@ -266,6 +293,7 @@ async fn receive<D: Desk>(
         }
     };
     let synapse = kind.map_or("unknown", SynapseKind::name);
+    metrics::histogram!("axon_request_seconds", "synapse" => synapse).record(took.as_secs_f64());
     metrics::counter!("axon_requests_total", "synapse" => synapse, "status" => reply.status.to_string()).increment(1);
     respond(reply)
 }
@@ -282,7 +310,7 @@ impl<D: Desk> Axon<D> {
     ) -> Result<(SynapseKind, RequestBody, String), Refusal> {
         let caller = self.admit(head, address).await?;
         check_content_type(headers)?;
-        if kind != SynapseKind::SessionInit && !self.requests.lock().allow(caller, self.clock.monotonic()) {
+        if kind != SynapseKind::SessionInit && !self.is_within_limit(caller) {
             tracing::info!(peer = %caller, synapse = kind.name(), "rate limited");
             let refusal = ErrorAnswer::new(ErrorCode::NetworkError, "rate_limited");
             return Ok((kind, RequestBody::default(), canonical::ascii(&refusal)));
@@ -307,17 +335,24 @@ impl<D: Desk> Axon<D> {
         Ok((kind, request, response.map_err(internal)?))
     }
 
+    fn is_within_limit(&self, caller: Hotkey) -> bool {
+        self.requests.lock().allow(&self.rate_limit.get(), caller, self.clock.monotonic())
+    }
+
     /// Who the caller is, by the headers alone.
     async fn admit(self: &Arc<Self>, head: &RequestHead, address: IpAddr) -> Result<Hotkey, Refusal> {
         if self.refused.lock().count(&address, self.clock.monotonic()) >= MAX_REFUSED {
             return Err(Refusal::TooManyRefused);
         }
-        let (axon, head) = (Arc::clone(self), head.clone());
+        let (axon, head, sent_at_ms) = (Arc::clone(self), head.clone(), head.sent_at_ms());
         let admit = move || {
             let is_member = |hotkey| axon.members.contains(&hotkey);
             head.admit(axon.signer.hotkey(), axon.now_ns(), is_member, &axon.nonces)
         };
         let admitted = on_blocking_thread(admit).await.map_err(internal)?;
+        if let (Ok(caller), Some(sent_at_ms)) = (&admitted, sent_at_ms) {
+            self.peers.saw(*caller, sent_at_ms, self.clock.unix_ms());
+        }
         if let Err(Refusal::NotVerified(_)) = admitted {
             self.refused.lock().record(address, self.clock.monotonic());
         }

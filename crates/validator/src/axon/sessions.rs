@@ -126,6 +126,11 @@ impl SessionTable {
         }
     }
 
+    /// How many sessions there are.
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Forgets what is over; to be called now and then.
     pub(super) fn prune(&mut self, now: Duration) {
         self.drop_expired(now);

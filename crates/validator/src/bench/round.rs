@@ -107,7 +107,8 @@ async fn measure(args: &RoundArgs, url: &DatabaseUrl) -> Result<RoundReport, Fai
     store.settle_crowd(&hotkeys, args.workers, START_MS).await?;
     let clock = Arc::new(ManualClock::new(START_MS));
     let chain = Arc::new(FixedChain::of(NETUID, &hotkeys));
-    let scorer = Scorer { store: store.clone(), chain, netuid: NETUID, clock: clock.clone(), rules: Rules::default() };
+    let scorer =
+        Scorer { store: store.clone(), chain, netuid: NETUID, clock: clock.clone(), rules: Rules::default().into() };
 
     let mut known = Known::default();
     let first_ms = timed(&scorer, &mut known).await?;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::config::{KEYS, Settings};
+use crate::config::{KEYS, LiveSettings, Settings};
 use crate::service::{self, DRAIN_DEADLINE, World};
 
 /// The subnet of the bench.
@@ -91,7 +91,7 @@ pub(super) fn serve(arguments: &WorldArgs) -> Result<(), Failure> {
             clock: Arc::new(SystemClock::new()),
             metrics,
         };
-        let addresses = service::start(&settings, world, &tasks).await?;
+        let addresses = service::start(&settings, &LiveSettings::of(&settings), world, &tasks).await?;
         let served = Served { axon: addresses.axon, admin: addresses.admin };
         writeln!(io::stdout(), "{}", serde_json::to_string(&served)?)?;
         Ok(tasks.run(signals, DRAIN_DEADLINE).await?)

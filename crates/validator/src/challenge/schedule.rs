@@ -10,6 +10,7 @@ use std::sync::Arc;
 use byteleap_compute::size::{cpu_size, gpu_size};
 use byteleap_daemon::clock::Clock;
 use byteleap_daemon::failpoint;
+use byteleap_daemon::live::Live;
 use byteleap_protocol::challenge::ChallengeKind;
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::{ChallengeId, IdError, MatrixSize, Seed};
@@ -27,7 +28,7 @@ const MINER_SILENCE_MS: i64 = 5 * 60_000;
 #[derive(Debug, Clone)]
 pub struct Scheduler {
     store: Store,
-    rules: Arc<Rules>,
+    rules: Live<Rules>,
     members: Members,
     clock: Arc<dyn Clock>,
     started_at_ms: i64,
@@ -35,9 +36,9 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// A scheduler for the miners that `members` knows. What began before now was begun by a former process.
-    pub fn new(store: Store, rules: Arc<Rules>, members: Members, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(store: Store, rules: impl Into<Live<Rules>>, members: Members, clock: Arc<dyn Clock>) -> Self {
         let started_at_ms = clock.unix_ms();
-        Self { store, rules, members, clock, started_at_ms }
+        Self { store, rules: rules.into(), members, clock, started_at_ms }
     }
 
     /// Ends what is overdue: workers and miners that fell silent, challenges past their deadline.
@@ -47,7 +48,8 @@ impl Scheduler {
         if workers + miners > 0 {
             tracing::info!(workers, miners, "went offline");
         }
-        let swept = self.store.sweep_challenges(now_ms, self.rules.commitment_grace_ms, self.started_at_ms).await?;
+        let swept =
+            self.store.sweep_challenges(now_ms, self.rules.get().commitment_grace_ms, self.started_at_ms).await?;
         if swept != crate::store::challenge::Swept::default() {
             tracing::info!(
                 never_fetched = swept.never_fetched,
@@ -62,12 +64,12 @@ impl Scheduler {
 
     /// Writes a challenge for every worker whose turn it is, and returns how many these were.
     pub async fn pass(&self) -> Result<usize, StoreError> {
-        let now_ms = self.clock.unix_ms();
-        let asked_before_ms = now_ms - self.rules.interval_ms;
-        let due = self.store.due_workers(self.rules.kinds, now_ms, now_ms - MINER_SILENCE_MS, asked_before_ms).await?;
+        let (rules, now_ms) = (self.rules.get(), self.clock.unix_ms());
+        let asked_before_ms = now_ms - rules.interval_ms;
+        let due = self.store.due_workers(rules.kinds, now_ms, now_ms - MINER_SILENCE_MS, asked_before_ms).await?;
         let mut by_miner: BTreeMap<Hotkey, Vec<(DueWorker, ChallengeKind)>> = BTreeMap::new();
         for worker in due.into_iter().filter(|worker| self.members.contains(&worker.hotkey)) {
-            if let Some(kind) = self.kind_for(&worker) {
+            if let Some(kind) = kind_for(&rules, &worker) {
                 by_miner.entry(worker.hotkey).or_default().push((worker, kind));
             }
         }
@@ -76,7 +78,7 @@ impl Scheduler {
         for (hotkey, workers) in by_miner {
             let challenges = workers
                 .iter()
-                .map(|(worker, kind)| self.challenge(worker, *kind, &round_id))
+                .map(|(worker, kind)| challenge(&rules, worker, *kind, &round_id))
                 .collect::<Result<Vec<_>, _>>();
             let challenges = match challenges {
                 Ok(challenges) => challenges,
@@ -86,47 +88,47 @@ impl Scheduler {
                 }
             };
             failpoint::reach("validator.schedule.before");
-            self.store.create_challenges(&challenges, now_ms, now_ms + self.rules.interval_ms).await?;
+            self.store.create_challenges(&challenges, now_ms, now_ms + rules.interval_ms).await?;
             failpoint::reach("validator.schedule.after");
             tracing::info!(peer = %hotkey, challenges = challenges.len(), %round_id, "challenges created");
             created += challenges.len();
         }
         Ok(created)
     }
+}
 
-    /// What a worker is asked for: what is issued and it can do; in turn, if that is both.
-    fn kind_for(&self, worker: &DueWorker) -> Option<ChallengeKind> {
-        let can = |kind| self.rules.kinds.include(kind) && worker.capabilities.contains(&kind);
-        let has_gpu = || worker.models.iter().any(|model| self.rules.gpu.allows(model.as_deref()));
-        match (can(ChallengeKind::CpuMatrix), can(ChallengeKind::GpuMatrix) && has_gpu()) {
-            (true, true) if worker.last_kind == Some(ChallengeKind::CpuMatrix) => Some(ChallengeKind::GpuMatrix),
-            (true, _) => Some(ChallengeKind::CpuMatrix),
-            (false, true) => Some(ChallengeKind::GpuMatrix),
-            (false, false) => None,
+/// What a worker is asked for: what is issued and it can do; in turn, if that is both.
+fn kind_for(rules: &Rules, worker: &DueWorker) -> Option<ChallengeKind> {
+    let can = |kind| rules.kinds.include(kind) && worker.capabilities.contains(&kind);
+    let has_gpu = || worker.models.iter().any(|model| rules.gpu.allows(model.as_deref()));
+    match (can(ChallengeKind::CpuMatrix), can(ChallengeKind::GpuMatrix) && has_gpu()) {
+        (true, true) if worker.last_kind == Some(ChallengeKind::CpuMatrix) => Some(ChallengeKind::GpuMatrix),
+        (true, _) => Some(ChallengeKind::CpuMatrix),
+        (false, true) => Some(ChallengeKind::GpuMatrix),
+        (false, false) => None,
+    }
+}
+
+fn challenge(rules: &Rules, worker: &DueWorker, kind: ChallengeKind, round_id: &str) -> Result<NewChallenge, IdError> {
+    let seed = Seed::random(&mut OsRng);
+    let Rules { cpu, gpu, .. } = rules;
+    let (size, iterations) = match kind {
+        ChallengeKind::CpuMatrix => {
+            let size = cpu_size(&seed, cpu.matrix_size.get(), cpu.size_variance);
+            (MatrixSize::for_cpu(size)?, cpu.iterations)
         }
-    }
-
-    fn challenge(&self, worker: &DueWorker, kind: ChallengeKind, round_id: &str) -> Result<NewChallenge, IdError> {
-        let seed = Seed::random(&mut OsRng);
-        let Rules { cpu, gpu, .. } = self.rules.as_ref();
-        let (size, iterations) = match kind {
-            ChallengeKind::CpuMatrix => {
-                let size = cpu_size(&seed, cpu.matrix_size.get(), cpu.size_variance);
-                (MatrixSize::for_cpu(size)?, cpu.iterations)
-            }
-            ChallengeKind::GpuMatrix => {
-                let size = gpu_size(&seed, gpu.matrix_size.get(), gpu.size_variance);
-                (MatrixSize::new(size.min(MatrixSize::MAX))?, gpu.iterations)
-            }
-        };
-        Ok(NewChallenge {
-            id: ChallengeId::random(&mut OsRng),
-            worker: worker.key,
-            kind,
-            size,
-            iterations,
-            seed,
-            round_id: round_id.to_owned(),
-        })
-    }
+        ChallengeKind::GpuMatrix => {
+            let size = gpu_size(&seed, gpu.matrix_size.get(), gpu.size_variance);
+            (MatrixSize::new(size.min(MatrixSize::MAX))?, gpu.iterations)
+        }
+    };
+    Ok(NewChallenge {
+        id: ChallengeId::random(&mut OsRng),
+        worker: worker.key,
+        kind,
+        size,
+        iterations,
+        seed,
+        round_id: round_id.to_owned(),
+    })
 }

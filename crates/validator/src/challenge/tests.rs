@@ -141,7 +141,7 @@ impl World {
     pub(super) async fn score(&self) {
         let chain = Arc::new(FixedChain::of(128, &[MINER, STRANGER]));
         let (store, clock) = (self.store.clone(), self.clock.clone());
-        let scorer = Scorer { store, chain, netuid: 128, clock, rules: byteleap_scoring::Rules::default() };
+        let scorer = Scorer { store, chain, netuid: 128, clock, rules: byteleap_scoring::Rules::default().into() };
         scorer.score_once().await.unwrap();
     }
 

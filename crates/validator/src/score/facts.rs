@@ -26,6 +26,8 @@ const ROUND_GAP_MS: i64 = 3 * BUCKET_MS;
 /// What is known from earlier rounds and cannot change.
 #[derive(Debug, Default)]
 pub struct Known {
+    /// The windows that it was read by: others reach further back.
+    windows: Option<Windows>,
     /// Challenges with a verdict, by worker and number.
     outcomes: HashMap<WorkerKey, Vec<(i64, ChallengeFacts)>>,
     /// Every challenge of a smaller number has its verdict, and is among `outcomes` while it counts.
@@ -47,6 +49,9 @@ pub async fn gather(
     windows: &Windows,
     now_ms: i64,
 ) -> Result<Facts, StoreError> {
+    if known.windows.as_ref() != Some(windows) {
+        *known = Known { windows: Some(windows.clone()), ..Known::default() };
+    }
     let ranked_since_ms = now_ms - i64::from(windows.ranking_minutes) * MINUTE_MS;
     let present_since_ms = now_ms - i64::from(windows.availability_hours) * HOUR_MS;
     let mut snapshot = store.snapshot().await?;

@@ -15,6 +15,7 @@ use std::time::Duration;
 use byteleap_chain::{Chain, ChainError};
 use byteleap_daemon::clock::Clock;
 use byteleap_daemon::failpoint;
+use byteleap_daemon::live::Live;
 use byteleap_scoring::{Outcome, Rules, score};
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +49,7 @@ pub struct Scorer {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What is rewarded.
-    pub rules: Rules,
+    pub rules: Live<Rules>,
 }
 
 impl Scorer {
@@ -66,10 +67,10 @@ impl Scorer {
     /// As [`ScoreError`]; then nothing was stored.
     pub async fn score_from(&self, known: &mut Known) -> Result<(RoundKey, Outcome), ScoreError> {
         let started = self.clock.monotonic();
+        let rules = self.rules.get();
         let metagraph = self.chain.metagraph(self.netuid).await?;
-        let (windows, now_ms) = (self.rules.windows(), self.clock.unix_ms());
+        let (windows, now_ms) = (rules.windows(), self.clock.unix_ms());
         let facts = facts::gather(&self.store, known, &metagraph, windows, now_ms).await?;
-        let rules = self.rules.clone();
         let packed = tokio::task::spawn_blocking(move || PackedRound::new(score(&rules, &facts))).await??;
         let round = &packed.round;
         let took = self.clock.monotonic().saturating_sub(started);

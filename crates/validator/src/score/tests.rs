@@ -41,7 +41,7 @@ fn scorer(store: &Store, neurons: Vec<Neuron>) -> Scorer {
         chain: Arc::new(FixedChain::new(metagraph, chain_rules())),
         netuid: 128,
         clock: Arc::new(ManualClock::new(NOW_MS)),
-        rules: Rules::default(),
+        rules: Rules::default().into(),
     }
 }
 
@@ -125,14 +125,15 @@ async fn a_stored_round_reads_back_bit_for_bit_and_replays_under_any_profile() {
     judge(&store, challenge, Verdict::Verified).await;
     let scorer = scorer(&store, vec![neuron(0, MINER), neuron(1, IDLE)]);
     let metagraph = scorer.chain.metagraph(128).await.unwrap();
-    let facts = facts::gather(&store, &mut Known::default(), &metagraph, scorer.rules.windows(), NOW_MS).await.unwrap();
+    let facts =
+        facts::gather(&store, &mut Known::default(), &metagraph, scorer.rules.get().windows(), NOW_MS).await.unwrap();
 
     let (key, _) = scorer.score_once().await.unwrap();
 
     let stored = store.whole_round(&store.round(key).await.unwrap().unwrap()).await.unwrap().unwrap();
-    assert_eq!(stored, score(&scorer.rules, &facts));
+    assert_eq!(stored, score(&scorer.rules.get(), &facts));
     for name in [ProfileName::Docs9010, ProfileName::Docs1000, ProfileName::Reference005] {
-        let rules = Rules::new(Profile::named(name), scorer.rules.windows().clone()).unwrap();
+        let rules = Rules::new(Profile::named(name), scorer.rules.get().windows().clone()).unwrap();
         assert_eq!(weigh(rules.profile(), &Measures::of(&stored)), score(&rules, &facts), "{name}");
     }
 }
@@ -144,7 +145,8 @@ async fn what_is_kept_from_round_to_round_changes_no_number() {
     let worker = store.workers().await.unwrap()[0].key;
     let scorer = scorer(&store, vec![neuron(0, MINER)]);
     let metagraph = scorer.chain.metagraph(128).await.unwrap();
-    let windows = scorer.rules.windows();
+    let rules = scorer.rules.get();
+    let windows = rules.windows();
     let mut known = Known::default();
     let mut same = async |now_ms: i64| {
         let kept = facts::gather(&store, &mut known, &metagraph, windows, now_ms).await.unwrap();

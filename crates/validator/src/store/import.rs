@@ -506,7 +506,8 @@ mod tests {
 
         let members: Vec<Hotkey> = list(scenario, "metagraph").iter().map(hotkey).collect();
         let (chain, clock) = (Arc::new(FixedChain::of(128, &members)), Arc::new(ManualClock::new(now_ms)));
-        let (round, _) = Scorer { store: store.clone(), chain, netuid: 128, clock, rules }.score_once().await.unwrap();
+        let (round, _) =
+            Scorer { store: store.clone(), chain, netuid: 128, clock, rules: rules.into() }.score_once().await.unwrap();
 
         let near = |what: &str, found: f64, expected: &Value| {
             let expected = expected.as_f64().unwrap();

@@ -7,8 +7,8 @@
 //!
 //! The files follow a challenge: [`heartbeat`] (who is there), [`gpu`] (with which cards), [`presence`] (since when),
 //! [`lease`] (rented or not), [`challenge`] (asked, answered), [`queue`] (judged), [`refusal`] (what was not taken),
-//! [`snapshot`] (all of it at one instant), [`round`] (scored), [`submission`] (paid). [`migrate`] makes the tables they
-//! use, [`retention`] keeps them from
+//! [`snapshot`] (all of it at one instant), [`round`] (scored), [`submission`] (paid). [`health`] counts for alarms and
+//! metrics. [`migrate`] makes the tables they use, [`retention`] keeps them from
 //! growing for ever; [`reference`] reads the database of the Python validator, and [`import`] takes it over;
 //! [`crowd`] is a full subnet for benches.
 //!
@@ -17,10 +17,12 @@
 
 mod bulk;
 pub mod challenge;
+mod copy;
 mod crowd;
 #[cfg(test)]
 mod dialect;
 pub mod gpu;
+pub mod health;
 pub mod heartbeat;
 pub mod import;
 pub mod lease;

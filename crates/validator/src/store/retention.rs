@@ -265,7 +265,7 @@ mod tests {
         let metagraph = chain.metagraph(128).await.unwrap();
         let clock = Arc::new(ManualClock::new(THEN_MS));
         let chain = Arc::new(chain);
-        let scorer = Scorer { store: store.clone(), chain, netuid: 128, clock, rules: Rules::default() };
+        let scorer = Scorer { store: store.clone(), chain, netuid: 128, clock, rules: Rules::default().into() };
         let (round, _) = scorer.score_once().await.unwrap();
         let weights = Weights::emit(&[(0, 1.0)], 0).unwrap().unwrap();
         store.record_submission(round, metagraph.block, &weights, true, THEN_MS).await.unwrap();

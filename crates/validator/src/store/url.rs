@@ -91,6 +91,14 @@ impl Engine {
         }
     }
 
+    /// Statement "size": the bytes of the whole database.
+    pub(super) fn size(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SELECT page_count * page_size AS bytes FROM pragma_page_count(), pragma_page_size()",
+            Self::Postgres => "SELECT pg_database_size(current_database()) AS bytes",
+        }
+    }
+
     /// Statement "find table": a row if there is a table named `$1`.
     pub(super) fn find_table(self) -> &'static str {
         match self {
@@ -167,6 +175,41 @@ impl DatabaseUrl {
         (self.engine == Engine::Sqlite).then_some(Path::new(&self.place.database))
     }
 
+    /// The address of a SQLite file.
+    pub(super) fn of_file(path: &Path) -> Self {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned();
+        let url = format!("sqlite://{}", escape(&path, "%?# "));
+        Self {
+            engine: Engine::Sqlite,
+            url,
+            place: Place { host: "this machine".to_owned(), database: path, role: None },
+        }
+    }
+
+    /// How the programs of PostgreSQL find the server, for their environment: the password is not seen there by others,
+    /// as it would be among their arguments. Empty for a file.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
+        let Ok(options) = self.url.parse::<PgConnectOptions>() else { return Vec::new() };
+        let host =
+            options.get_socket().map_or_else(|| options.get_host().to_owned(), |path| path.display().to_string());
+        let mut environment = vec![
+            ("PGHOST", host),
+            ("PGPORT", options.get_port().to_string()),
+            ("PGDATABASE", self.place.database.clone()),
+        ];
+        environment.extend(self.place.role.clone().map(|role| ("PGUSER", role)));
+        environment.extend(self.password().map(|password| ("PGPASSWORD", password)));
+        environment
+    }
+
+    /// The password, from before the host or from the query.
+    fn password(&self) -> Option<String> {
+        let (login, _) = self.url.strip_prefix("postgresql://")?.rsplit_once('@').unwrap_or_default();
+        let query = self.url.rsplit_once('?').map_or("", |(_, query)| query);
+        let in_query = || query.split('&').find_map(|pair| pair.strip_prefix("password="));
+        login.split_once(':').map(|(_, password)| password).or_else(in_query).map(unescape)
+    }
+
     /// As sqlx reads it; holds the password, so never log it.
     pub(super) fn with(&self, access: Access) -> String {
         match (self.engine, access) {
@@ -229,6 +272,17 @@ fn escape(text: &str, punctuation: &str) -> String {
     escaped
 }
 
+/// What [`escape`] and operators percent-encode; whatever is no code stays as it is.
+fn unescape(text: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let [first, tail @ ..] = rest {
+        let code = tail.first_chunk::<2>().filter(|_| *first == b'%').and_then(|code| hex::decode(code).ok());
+        bytes.extend_from_slice(code.as_deref().unwrap_or(&[*first]));
+        rest = if code.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 impl fmt::Display for DatabaseUrl {
     /// Without user and password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -274,6 +328,21 @@ mod tests {
         let hidden = parse("postgresql://db.example/validator?user=bob&password=secret").unwrap();
         assert_eq!(hidden.place().role.as_deref(), Some("bob"));
         assert!(!format!("{hidden} {hidden:?} {:?}", hidden.place()).contains("secret"));
+    }
+
+    #[test]
+    fn programs_of_the_server_get_the_password_in_their_environment() {
+        let environment = |text: &str| parse(text).unwrap().environment();
+        let by_login = environment("postgresql://bob:p@ss/w%25rd@db.example:5433/validator");
+        assert!(by_login.contains(&("PGPASSWORD", "p@ss/w%rd".to_owned())), "{by_login:?}");
+        assert!(
+            by_login.contains(&("PGHOST", "db.example".to_owned()))
+                && by_login.contains(&("PGPORT", "5433".to_owned()))
+        );
+        let by_query = environment("postgresql:///validator?host=/run/postgresql&user=bob&password=secret");
+        assert!(by_query.contains(&("PGPASSWORD", "secret".to_owned())), "{by_query:?}");
+        assert!(by_query.contains(&("PGHOST", "/run/postgresql".to_owned())));
+        assert!(by_query.contains(&("PGUSER", "bob".to_owned())));
     }
 
     #[test]

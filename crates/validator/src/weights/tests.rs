@@ -109,7 +109,10 @@ impl Scene {
         let worker: WorkerId = "w".parse().unwrap();
         store.set_lease(MINER, &worker, LeaseScore::new(lease).unwrap(), "test", now_ms).await.unwrap();
         let (store, chain, clock) = (store.clone(), chain.clone(), clock.clone());
-        Scorer { store, chain, netuid: NETUID, clock, rules: ScoringRules::default() }.score_once().await.unwrap();
+        Scorer { store, chain, netuid: NETUID, clock, rules: ScoringRules::default().into() }
+            .score_once()
+            .await
+            .unwrap();
     }
 
     fn lie(&self, error: ChainError, arrives: bool) {

@@ -1,0 +1,388 @@
+//! The way from an alarm to a person: a POST of JSON to `alarms.webhook_url`.
+//!
+//! ```json
+//! {"text": "byteleap-validator 5F…: alarm low_disk: …", "source": "byteleap-validator", "hotkey": "5F…", "netuid": 128,
+//!  "alarm": "low_disk", "state": "raised", "details": "…", "at_ms": 1790000000000}
+//! ```
+//!
+//! `text` alone is what chat services show (Slack, Mattermost; Discord under its address with `/slack`). `state` is
+//! `raised`, `cleared` or `test`. Messages wait in a bounded queue and are sent one after the other, each again with growing
+//! pauses while the other side is away. The address holds a secret, so no log and no error shows more than its host.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{Request, StatusCode, Uri, header};
+use byteleap_daemon::live::Live;
+use byteleap_protocol::hotkey::Hotkey;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+use tokio_util::sync::CancellationToken;
+
+use super::{Change, Limits};
+
+/// Messages that wait; what comes beyond is logged only.
+const MAX_WAITING: usize = 64;
+/// How long one attempt may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Attempts for one message.
+const ATTEMPTS: u32 = 6;
+/// Pause after the first failed attempt; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A checked address of a webhook.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookUrl {
+    uri: Uri,
+    host: String,
+    port: u16,
+    is_encrypted: bool,
+}
+
+/// Why a text is no address of a webhook.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be https://host/path, or http:// to this machine; without a user's name in it")]
+pub struct WebhookUrlError;
+
+impl FromStr for WebhookUrl {
+    type Err = WebhookUrlError;
+
+    fn from_str(text: &str) -> Result<Self, WebhookUrlError> {
+        let uri: Uri = text.trim().parse().map_err(|_| WebhookUrlError)?;
+        let is_encrypted = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(WebhookUrlError),
+        };
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or(WebhookUrlError)?;
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if host.is_empty() || !(is_encrypted || is_here) {
+            return Err(WebhookUrlError);
+        }
+        let port = authority.port_u16().unwrap_or(if is_encrypted { 443 } else { 80 });
+        Ok(Self { host, port, is_encrypted, uri })
+    }
+}
+
+/// The host alone: the rest is a secret.
+impl fmt::Display for WebhookUrl {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}:{}", self.host, self.port)
+    }
+}
+
+impl fmt::Debug for WebhookUrl {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "WebhookUrl({self})")
+    }
+}
+
+/// Why a message was not delivered.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// Nothing answers there, or the encryption failed.
+    #[error("{0} cannot be reached")]
+    Connect(WebhookUrl, #[source] std::io::Error),
+    /// The host's name cannot stand in a certificate.
+    #[error("{0} is no name that a certificate can hold")]
+    Name(WebhookUrl),
+    /// The connection broke.
+    #[error("{0} broke the connection off")]
+    Broken(WebhookUrl, #[source] hyper::Error),
+    /// No answer in time.
+    #[error("{0} gave no answer within {seconds} s", seconds = DEADLINE.as_secs())]
+    Deadline(WebhookUrl),
+    /// Another answer than success.
+    #[error("{0} answered {1}")]
+    Refused(WebhookUrl, StatusCode),
+}
+
+impl DeliveryError {
+    /// Whether another attempt may succeed: not where the other side says that the message is wrong.
+    fn is_temporary(&self) -> bool {
+        match self {
+            Self::Refused(_, status) => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+            Self::Name(_) => false,
+            Self::Connect(..) | Self::Broken(..) | Self::Deadline(_) => true,
+        }
+    }
+}
+
+/// Who speaks in a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Sender {
+    /// The validator.
+    pub hotkey: Hotkey,
+    /// Its subnet.
+    pub netuid: u16,
+}
+
+impl Sender {
+    /// The message that an operator asks for to see whether messages arrive.
+    pub fn test_message(self, now_ms: i64) -> Value {
+        self.message("test", "test", "this is a test: alarms will arrive here", now_ms)
+    }
+
+    fn message(self, alarm: &str, state: &str, details: &str, at_ms: i64) -> Value {
+        let said = match state {
+            "cleared" => "is over",
+            "raised" => "alarm",
+            other => other,
+        };
+        json!({
+            "text": format!("byteleap-validator {}: {alarm} {said}: {details}", self.hotkey),
+            "source": "byteleap-validator",
+            "hotkey": self.hotkey,
+            "netuid": self.netuid,
+            "alarm": alarm,
+            "state": state,
+            "details": details,
+            "at_ms": at_ms,
+        })
+    }
+}
+
+/// Where changes are handed over; never waits.
+#[derive(Debug, Clone)]
+pub struct Courier {
+    sender: Sender,
+    queue: mpsc::Sender<Value>,
+}
+
+/// The queue's other end, which delivers.
+#[derive(Debug)]
+pub struct Deliveries {
+    waiting: mpsc::Receiver<Value>,
+    limits: Live<Limits>,
+    first_pause: Duration,
+}
+
+/// The two ends of a queue of messages to wherever `limits` says when one is sent.
+pub fn courier(sender: Sender, limits: Live<Limits>) -> (Courier, Deliveries) {
+    let (queue, waiting) = mpsc::channel(MAX_WAITING);
+    (Courier { sender, queue }, Deliveries { waiting, limits, first_pause: FIRST_PAUSE })
+}
+
+impl Courier {
+    /// Hands a change over.
+    pub(super) fn send(&self, change: &Change, now_ms: i64) {
+        let state = if change.is_raised { "raised" } else { "cleared" };
+        let message = self.sender.message(change.alarm.name(), state, &change.text, now_ms);
+        if self.queue.try_send(message).is_err() {
+            count("lost");
+            tracing::warn!(alarm = change.alarm.name(), "too many messages wait for the webhook: this one is not sent");
+        }
+    }
+}
+
+impl Deliveries {
+    /// Delivers until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(message) = self.waiting.recv() => {
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = self.deliver(message) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Delivers one message, in as many attempts as it takes and is worth.
+    async fn deliver(&self, message: Value) {
+        let mut pause = self.first_pause;
+        for attempt in 1..=ATTEMPTS {
+            // Without an address nobody wants to hear; a reload may give or change it.
+            let Some(url) = self.limits.get().webhook.clone() else { return };
+            match post(&url, &message).await {
+                Ok(()) => return count("delivered"),
+                Err(error) if error.is_temporary() && attempt < ATTEMPTS => {
+                    tracing::debug!(error = byteleap_daemon::tasks::chain(&error), attempt, "webhook: sent again");
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                Err(error) => {
+                    count("failed");
+                    let error = byteleap_daemon::tasks::chain(&error);
+                    tracing::error!(error, attempt, alarm = %message["alarm"], "the webhook did not take an alarm");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("alarm_messages_total", "outcome" => outcome).increment(1);
+}
+
+/// Sends one message once.
+///
+/// # Errors
+/// It did not arrive, or was not taken.
+pub async fn post(url: &WebhookUrl, message: &Value) -> Result<(), DeliveryError> {
+    let sent = tokio::time::timeout(DEADLINE, exchange(url, message.to_string()));
+    let status = sent.await.map_err(|_| DeliveryError::Deadline(url.clone()))??;
+    if status.is_success() { Ok(()) } else { Err(DeliveryError::Refused(url.clone(), status)) }
+}
+
+async fn exchange(url: &WebhookUrl, body: String) -> Result<StatusCode, DeliveryError> {
+    let unreachable = |error| DeliveryError::Connect(url.clone(), error);
+    let stream = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(unreachable)?;
+    if !url.is_encrypted {
+        return send(url, TokioIo::new(stream), body).await;
+    }
+    let name = ServerName::try_from(url.host.clone()).map_err(|_| DeliveryError::Name(url.clone()))?;
+    // The system's certificates are files: read off the runtime, and only when an alarm is sent.
+    let trusted =
+        tokio::task::spawn_blocking(trusted).await.map_err(|error| unreachable(std::io::Error::other(error)))?;
+    let connector = TlsConnector::from(trusted.map_err(unreachable)?);
+    let stream = connector.connect(name, stream).await.map_err(unreachable)?;
+    send(url, TokioIo::new(stream), body).await
+}
+
+/// Trust in what this machine trusts.
+fn trusted() -> Result<Arc<ClientConfig>, std::io::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(std::io::Error::other)?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+}
+
+async fn send<S>(url: &WebhookUrl, stream: S, body: String) -> Result<StatusCode, DeliveryError>
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    let broken = |error| DeliveryError::Broken(url.clone(), error);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(broken)?;
+    let host = url.uri.authority().map(ToString::to_string).unwrap_or_default();
+    let mut request = Request::new(Full::new(Bytes::from(body)));
+    *request.method_mut() = hyper::Method::POST;
+    *request.uri_mut() = url.uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
+    for (name, value) in [(header::HOST, host.as_str()), (header::CONTENT_TYPE, "application/json")] {
+        if let Ok(value) = value.parse() {
+            request.headers_mut().insert(name, value);
+        }
+    }
+    let mut connection = std::pin::pin!(connection);
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    tokio::select! {
+        answer = &mut answer => Ok(answer.map_err(broken)?.status()),
+        ended = &mut connection => {
+            ended.map_err(broken)?;
+            Ok(answer.await.map_err(broken)?.status())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, extract::State, routing::any};
+
+    use super::super::Alarm;
+    use super::*;
+
+    const SENDER: Sender = Sender { hotkey: Hotkey([5; 32]), netuid: 128 };
+
+    type Statuses = Arc<parking_lot::Mutex<std::vec::IntoIter<u16>>>;
+
+    /// A webhook that answers with these statuses in turn, then with 200, and yields the bodies.
+    async fn server(statuses: Vec<u16>) -> (String, mpsc::Receiver<Value>) {
+        let (bodies, received) = mpsc::channel(16);
+        let statuses = Arc::new(parking_lot::Mutex::new(statuses.into_iter()));
+        let answer = async |State((bodies, statuses)): State<(mpsc::Sender<Value>, Statuses)>, body: String| {
+            bodies.send(serde_json::from_str(&body).unwrap()).await.unwrap();
+            StatusCode::from_u16(statuses.lock().next().unwrap_or(200)).unwrap()
+        };
+        let router = Router::new().route("/hook", any(answer)).with_state((bodies, statuses));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook?token=hunter2", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (url, received)
+    }
+
+    fn limits(url: &str) -> Live<Limits> {
+        Live::from(Limits {
+            webhook: Some(url.parse().unwrap()),
+            verification_wait: Duration::ZERO,
+            lease_stale_after: Duration::ZERO,
+            min_free_disk_bytes: 0,
+            max_clock_offset: Duration::ZERO,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_change_arrives_and_is_sent_again_while_the_other_side_is_away() {
+        let (url, mut received) = server(vec![503, 429]).await;
+        let (courier, mut deliveries) = courier(SENDER, limits(&url));
+        deliveries.first_pause = Duration::ZERO;
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(deliveries.run(stop.clone()));
+        let change = Change { alarm: Alarm::LowDisk, is_raised: true, text: "400 MB left".to_owned() };
+        courier.send(&change, 7);
+        for _ in 0..3 {
+            let message = received.recv().await.unwrap();
+            assert_eq!((&message["alarm"], &message["state"]), (&json!("low_disk"), &json!("raised")));
+            assert!(message["text"].as_str().unwrap().contains("400 MB left"));
+        }
+        courier.send(&Change { is_raised: false, ..change }, 8);
+        assert_eq!(received.recv().await.unwrap()["state"], "cleared");
+        stop.cancel();
+        running.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_final_and_no_error_shows_the_secret() {
+        let (url, mut received) = server(vec![404]).await;
+        let url: WebhookUrl = url.parse().unwrap();
+        let error = post(&url, &SENDER.test_message(0)).await.unwrap_err();
+        assert!(!error.is_temporary());
+        assert_eq!(received.recv().await.unwrap()["state"], "test");
+        assert!(!format!("{error} {error:?} {url} {url:?}").contains("hunter2"));
+        // Nobody speaks TLS there.
+        let encrypted: WebhookUrl = format!("https://{}:{}/hook?token=hunter2", url.host, url.port).parse().unwrap();
+        let error = post(&encrypted, &SENDER.test_message(0)).await.unwrap_err();
+        assert!(matches!(error, DeliveryError::Connect(..)) && !format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let (courier, _deliveries) = courier(SENDER, limits("http://localhost/hook"));
+        let change = Change { alarm: Alarm::LowDisk, is_raised: true, text: String::new() };
+        for _ in 0..2 * MAX_WAITING {
+            courier.send(&change, 0);
+        }
+        assert_eq!(courier.queue.capacity(), 0);
+    }
+
+    #[test]
+    fn an_address_is_encrypted_or_of_this_machine() {
+        let parse = |text: &str| text.parse::<WebhookUrl>();
+        assert_eq!(parse("https://hooks.example/a/b?c").unwrap().to_string(), "hooks.example:443");
+        assert_eq!(parse("http://[::1]:8080/").unwrap().to_string(), "::1:8080");
+        for wrong in [
+            "hooks.example",
+            "http://hooks.example/a",
+            "https://user:password@hooks.example/",
+            "ftp://a/",
+            "https:///a",
+        ] {
+            assert_eq!(parse(wrong), Err(WebhookUrlError), "{wrong}");
+        }
+    }
+}
