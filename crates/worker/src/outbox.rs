@@ -79,6 +79,15 @@ impl Outbox {
         self.entries().retain(|entry| entry.sent_before.is_none_or(|before| before > ping));
     }
 
+    /// The miner closed the connection over the task of a result: the oldest that it has not certainly received goes. The
+    /// miner reads in order, so that one is what it refused, or it was taken before; to send it again would only bring
+    /// the next close.
+    pub fn refused(&self) -> Option<ChallengeId> {
+        let mut entries = self.entries();
+        let oldest = entries.iter().position(|entry| entry.sent_before.is_some())?;
+        entries.remove(oldest).map(|entry| entry.finished.task_id)
+    }
+
     /// A connection ended: what was not certainly received counts as unsent.
     pub fn disconnected(&self) {
         for entry in self.entries().iter_mut() {
@@ -138,6 +147,19 @@ mod tests {
         outbox.disconnected();
         outbox.push(finished("b", 100));
         assert_eq!(names(&outbox.take_unsent(Duration::ZERO, 1)), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_refused_result_is_not_sent_again_and_what_was_sent_after_it_is() {
+        let outbox = Outbox::default();
+        assert_eq!(outbox.refused(), None);
+        outbox.push(finished("a", 100));
+        outbox.push(finished("b", 100));
+        assert_eq!(outbox.refused(), None, "nothing was sent");
+        outbox.take_unsent(Duration::ZERO, 1);
+        assert_eq!(outbox.refused().as_ref().map(ChallengeId::as_str), Some("a"));
+        outbox.disconnected();
+        assert_eq!(names(&outbox.take_unsent(Duration::ZERO, 1)), ["b"]);
     }
 
     #[test]

@@ -13,6 +13,8 @@ use byteleap_daemon::{
 use byteleap_protocol::{challenge::ChallengeItem, hotkey::Hotkey, id::WorkerId, payload::ProofRequest};
 use serde::{Deserialize, Serialize};
 
+use crate::workers::registry::Owner;
+
 /// How long a page can matter: the longest challenge, the time for its proof, and some more.
 const TIME_TO_LIVE: Duration = Duration::from_secs(600);
 
@@ -28,6 +30,8 @@ pub(crate) struct Page {
     pub(crate) validator: Hotkey,
     /// Who computes it.
     pub(crate) worker_id: WorkerId,
+    /// Whose result is taken: a name alone proves nothing to the next process either.
+    pub(crate) owner: Owner,
     /// When it came, in milliseconds since 1970.
     pub(crate) received_at_ms: i64,
     /// What the validator answered to the commitment.
@@ -116,13 +120,15 @@ mod tests {
             target_worker_id: None,
         };
         let worker_id = WorkerId::new("w1").expect("an id");
-        let mut page = Page { item, validator: other, worker_id, received_at_ms: 5, committed: None };
+        let owner = Owner::Address([203, 0, 113, 1].into());
+        let mut page = Page { item, validator: other, worker_id, owner, received_at_ms: 5, committed: None };
         open(own).await.write(&page).await;
         page.committed = Some(Committed { at_ms: 6, requests: Vec::new() });
         open(own).await.write(&page).await;
         assert!(open(other).await.pages().await.is_empty());
         let found = open(own).await.pages().await;
         assert_eq!(found.len(), 1);
+        assert_eq!(found[0].owner, owner);
         assert_eq!(found[0].committed.as_ref().map(|committed| committed.at_ms), Some(6));
         open(own).await.tear_out(&page).await;
         assert!(open(own).await.pages().await.is_empty());

@@ -73,7 +73,7 @@ impl Poll {
         for page in self.relay.logbook.pages().await {
             let challenge_id = page.item.challenge_id.clone();
             let known = validators.iter().find(|validator| validator.hotkey() == page.validator);
-            let seat = Seat::resume(&self.registry, &page.worker_id, &challenge_id);
+            let seat = Seat::resume(&self.registry, &page.worker_id, &challenge_id, page.owner);
             let place = Arc::clone(&self.places).try_acquire_owned().ok();
             let Some(((validator, seat), place)) = known.zip(seat).zip(place) else {
                 tracing::warn!(%challenge_id, "challenge of a former process dropped: its validator or worker has changed");
@@ -201,8 +201,14 @@ impl Poll {
             };
             match seat {
                 Ok(seat) => {
-                    let (hotkey, worker_id) = (validator.hotkey(), seat.worker_id().clone());
-                    let page = Page { item, validator: hotkey, worker_id, received_at_ms, committed: None };
+                    let page = Page {
+                        item,
+                        validator: validator.hotkey(),
+                        worker_id: seat.worker_id().clone(),
+                        owner: seat.owner(),
+                        received_at_ms,
+                        committed: None,
+                    };
                     flow::run(Challenge { page, validator, is_resumed: false }, seat, relay).await;
                 }
                 Err(refusal) => tracing::warn!(challenge_id = %demand.challenge_id, %refusal, "challenge dropped"),

@@ -13,7 +13,7 @@ use byteleap_protocol::{
 use rand_core::OsRng;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::registry::{Refusal, Registry, Told};
+use super::registry::{Owner, Refusal, Registry, Told};
 
 /// How long a frame may wait to be handed to a worker's connection.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,6 +24,7 @@ pub struct Seat {
     registry: Registry,
     worker_id: WorkerId,
     number: u64,
+    owner: Owner,
 }
 
 /// What a challenge asks of a worker.
@@ -57,8 +58,9 @@ impl Seat {
     /// # Errors
     /// [`Refusal`]; only [`Refusal::Busy`] can change by waiting.
     pub fn take(registry: &Registry, demand: &Demand) -> Result<Self, Refusal> {
-        let (worker_id, number) = registry.occupy(demand.target.as_ref(), demand.capability, &demand.challenge_id)?;
-        Ok(Self { registry: registry.clone(), worker_id, number })
+        let (worker_id, number, owner) =
+            registry.occupy(demand.target.as_ref(), demand.capability, &demand.challenge_id)?;
+        Ok(Self { registry: registry.clone(), worker_id, number, owner })
     }
 
     /// Takes a seat as soon as the worker is free, until the deadline.
@@ -79,18 +81,24 @@ impl Seat {
         }
     }
 
-    /// Takes the seat of a challenge that a former process gave to this worker, which need not be connected yet. None if it
-    /// holds another task.
+    /// Takes the seat of a challenge that a former process gave to this worker, which need not be connected yet; it belongs
+    /// to whom it belonged then. None if the worker holds another task.
     #[must_use]
-    pub fn resume(registry: &Registry, worker_id: &WorkerId, challenge_id: &ChallengeId) -> Option<Self> {
-        let number = registry.resume(worker_id, challenge_id)?;
-        Some(Self { registry: registry.clone(), worker_id: worker_id.clone(), number })
+    pub fn resume(registry: &Registry, worker_id: &WorkerId, challenge_id: &ChallengeId, owner: Owner) -> Option<Self> {
+        let number = registry.resume(worker_id, challenge_id, owner)?;
+        Some(Self { registry: registry.clone(), worker_id: worker_id.clone(), number, owner })
     }
 
     /// The worker.
     #[must_use]
     pub fn worker_id(&self) -> &WorkerId {
         &self.worker_id
+    }
+
+    /// Whose result is taken.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// Assigns the task and waits for its result. A worker that loses its connection meanwhile may come back with it, or

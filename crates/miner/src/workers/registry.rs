@@ -24,6 +24,7 @@ use byteleap_protocol::{
     id::{ChallengeId, MessageId, WorkerId},
     worker_key::WorkerKey,
 };
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -48,9 +49,10 @@ pub(super) struct Link {
     pub(super) standing: Standing,
 }
 
-/// To whom a task belongs, whatever name it goes by: only its owner's result is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Owner {
+/// To whom a task belongs, whatever name it goes by: only its owner's result is taken. The logbook keeps it, so that a
+/// restart of the miner gives a task to nobody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Owner {
     /// Whoever proves this enrolled key.
     Key(WorkerKey),
     /// Whoever registers under the task's `worker_id` from this address.
@@ -180,8 +182,7 @@ struct Entry {
 struct Task {
     number: u64,
     challenge_id: ChallengeId,
-    /// None for a task of a former process until its worker is back: the first to register under its name is taken for it.
-    owner: Option<Owner>,
+    owner: Owner,
     awaiting: Awaiting,
 }
 
@@ -216,9 +217,6 @@ impl Registry {
         }
         let generation = Generation(table.next_number());
         let worker_id = register.worker_id;
-        if let Some(task) = table.tasks.get_mut(&worker_id) {
-            task.owner.get_or_insert(link.owner());
-        }
         let entry = Entry {
             generation,
             link,
@@ -391,33 +389,31 @@ impl Registry {
     // --- tasks ------------------------------------------------------------------------------------------------
 
     /// Marks a worker busy with a challenge: the named one, else the idle capable one that registered first.
-    /// Returns the worker and the number under which the task is known.
+    /// Returns the worker, the number under which the task is known, and to whom it belongs.
     pub(super) fn occupy(
         &self,
         target: Option<&WorkerId>,
         capability: ChallengeKind,
         challenge_id: &ChallengeId,
-    ) -> Result<(WorkerId, u64), Refusal> {
+    ) -> Result<(WorkerId, u64, Owner), Refusal> {
         let mut table = self.table();
-        let worker_id = table.choose(target, capability)?;
+        let (worker_id, owner) = table.choose(target, capability)?;
         let number = table.next_number();
-        let owner = table.workers.get(&worker_id).map(|entry| entry.link.owner());
         let task = Task { number, challenge_id: challenge_id.clone(), owner, awaiting: Awaiting::Nothing };
         table.tasks.insert(worker_id.clone(), task);
         drop(table);
         self.changes.send_replace(());
-        Ok((worker_id, number))
+        Ok((worker_id, number, owner))
     }
 
     /// Marks a worker busy with a challenge of a former process, whether it is connected or not. Returns the number under
     /// which the task is known; none if the worker holds another.
-    pub(super) fn resume(&self, worker_id: &WorkerId, challenge_id: &ChallengeId) -> Option<u64> {
+    pub(super) fn resume(&self, worker_id: &WorkerId, challenge_id: &ChallengeId, owner: Owner) -> Option<u64> {
         let mut table = self.table();
         if table.tasks.contains_key(worker_id) {
             return None;
         }
         let number = table.next_number();
-        let owner = table.workers.get(worker_id).map(|entry| entry.link.owner());
         let task = Task { number, challenge_id: challenge_id.clone(), owner, awaiting: Awaiting::Nothing };
         table.tasks.insert(worker_id.clone(), task);
         Some(number)
@@ -532,7 +528,7 @@ impl Table {
     ) -> Result<&mut Task, Delivery> {
         // A replaced connection has nothing to say any more; its worker says it again on the new one.
         let present = self.owned(worker_id, generation).ok_or(Delivery::Unasked)?;
-        let owner = Some(present.link.owner());
+        let owner = present.link.owner();
         if !self.tasks.get(worker_id).is_some_and(&is_meant) {
             let is_held = self.tasks.values().any(is_meant);
             return Err(if is_held { Delivery::Foreign } else { Delivery::Unasked });
@@ -550,7 +546,7 @@ impl Table {
         let (Some(entry), Some(task)) = (self.workers.get(worker_id), self.tasks.get_mut(worker_id)) else { return };
         if let Awaiting::Outcome { assignment, told, .. } = &mut task.awaiting
             && *told != Some(entry.generation)
-            && task.owner == Some(entry.link.owner())
+            && task.owner == entry.link.owner()
         {
             let data = TaskAssignment::clone(assignment);
             if entry.link.outgoing.try_send(MinerFrame::TaskAssignment { data }).is_ok() {
@@ -569,14 +565,15 @@ impl Table {
         }
     }
 
-    fn choose(&self, target: Option<&WorkerId>, capability: ChallengeKind) -> Result<WorkerId, Refusal> {
+    fn choose(&self, target: Option<&WorkerId>, capability: ChallengeKind) -> Result<(WorkerId, Owner), Refusal> {
         let offers = |entry: &Entry| entry.capabilities.iter().any(|offered| offered == capability.as_str());
         if let Some(worker_id) = target {
             let entry = self.workers.get(worker_id).ok_or_else(|| Refusal::Unknown(worker_id.clone()))?;
             if !offers(entry) {
                 return Err(Refusal::Incapable { worker_id: worker_id.clone(), capability });
             }
-            return if self.tasks.contains_key(worker_id) { Err(Refusal::Busy) } else { Ok(worker_id.clone()) };
+            let is_busy = self.tasks.contains_key(worker_id);
+            return if is_busy { Err(Refusal::Busy) } else { Ok((worker_id.clone(), entry.link.owner())) };
         }
         let mut capable = self.workers.iter().filter(|(_, entry)| offers(entry)).peekable();
         if capable.peek().is_none() {
@@ -585,7 +582,7 @@ impl Table {
         capable
             .filter(|(worker_id, _)| !self.tasks.contains_key(*worker_id))
             .min_by_key(|(_, entry)| entry.generation.0)
-            .map(|(worker_id, _)| worker_id.clone())
+            .map(|(worker_id, entry)| (worker_id.clone(), entry.link.owner()))
             .ok_or(Refusal::Busy)
     }
 }
@@ -638,7 +635,8 @@ mod tests {
 
         fn occupy(&self, target: Option<&str>) -> Result<(WorkerId, u64), Refusal> {
             let challenge_id = ChallengeId::new("c1").expect("an id");
-            self.registry.occupy(target.map(id).as_ref(), ChallengeKind::CpuMatrix, &challenge_id)
+            let occupied = self.registry.occupy(target.map(id).as_ref(), ChallengeKind::CpuMatrix, &challenge_id);
+            occupied.map(|(worker_id, number, _)| (worker_id, number))
         }
     }
 
@@ -782,8 +780,9 @@ mod tests {
     fn a_task_of_a_former_process_waits_for_its_worker() {
         let world = World::new();
         let challenge_id = ChallengeId::new("c1").expect("an id");
-        let number = world.registry.resume(&id("w1"), &challenge_id).expect("it holds none");
-        assert_eq!(world.registry.resume(&id("w1"), &challenge_id), None);
+        let owner = Owner::Address([127, 0, 0, 1].into());
+        let number = world.registry.resume(&id("w1"), &challenge_id, owner).expect("it holds none");
+        assert_eq!(world.registry.resume(&id("w1"), &challenge_id, owner), None);
         let _ends = world.register("w1").expect("registered");
         assert_eq!(world.occupy(Some("w1")), Err(Refusal::Busy));
         world.registry.vacate(&id("w1"), number);

@@ -94,6 +94,26 @@ async fn a_result_under_the_right_name_from_another_address_is_refused() {
 }
 
 #[tokio::test]
+async fn after_a_restart_a_task_still_belongs_to_the_worker_that_it_was_given_to() {
+    let validator = StubValidator::start(0x22).await;
+    validator.hand_out([challenge("c1", "w1")]);
+    let settings = ["worker_management.host=0.0.0.0"];
+    let killed = TestMiner::start_with(&[&validator], &settings).await;
+    let mut worker = Worker::register(killed.workers, "w1").await;
+    let task = worker.hear_task().await;
+    let miner = killed.start_after(&[&validator], &settings).await;
+    let mut impostor = Worker::register_from([127, 0, 0, 2], miner.workers, "w1").await;
+    impostor.complete(&task.task_id, 'f').await;
+    impostor.expect_close(CloseCode::ForeignTask).await;
+    let mut worker = Worker::register(miner.workers, "w1").await;
+    worker.complete(&task.task_id, '1').await;
+    assert_eq!(validator.next_commitment().await.commitments, [commitment('1')]);
+    let (message_id, _) = worker.hear_query().await;
+    worker.prove(message_id).await;
+    assert_eq!(validator.next_proof().await.challenge_id, id("c1"));
+}
+
+#[tokio::test]
 async fn a_stuck_worker_does_not_stop_the_others() {
     let validator = StubValidator::start(0x22).await;
     validator.hand_out([challenge("c1", "stuck")]);

@@ -20,6 +20,7 @@ use byteleap_daemon::admin::Gate;
 use byteleap_daemon::clock::Clock;
 use byteleap_daemon::tasks::chain;
 use byteleap_protocol::Object;
+use byteleap_protocol::code::CloseCode;
 use byteleap_protocol::frame::Register;
 use byteleap_protocol::id::WorkerId;
 use byteleap_protocol::join::CertificateFingerprint;
@@ -236,6 +237,11 @@ impl Link {
         self.state.send_replace(registered);
         self.gate.open();
         let end = session.serve(stop).await;
+        if end.is_close(CloseCode::ForeignTask)
+            && let Some(challenge_id) = self.outbox.refused()
+        {
+            tracing::warn!(%challenge_id, "the miner refuses this result: dropped");
+        }
         self.outbox.disconnected();
         if end == End::Stopped {
             tracing::info!("closed the connection to the miner");

@@ -72,6 +72,11 @@ impl End {
         matches!(self, Self::Lost(_) | Self::Silent)
     }
 
+    /// Whether the miner closed with this code.
+    pub(super) fn is_close(&self, code: CloseCode) -> bool {
+        matches!(self, Self::Closed { code: Some(closed), .. } if *closed == code.number())
+    }
+
     fn of_error(error: &WebSocketError) -> Self {
         match error {
             WebSocketError::Capacity(CapacityError::MessageTooLong { .. }) => Self::TooLarge,

@@ -96,6 +96,19 @@ async fn a_result_goes_out_again_until_its_arrival_is_proved() {
 }
 
 #[tokio::test]
+async fn a_result_that_the_miner_closes_over_is_not_sent_again() {
+    let miner = Miner::start().await;
+    let _bench = Bench::start(&miner, calm());
+    let mut connection = miner.registered().await;
+    connection.assign("a", "quantum", json!({})).await;
+    assert_eq!(connection.result().await.task_id.as_str(), "a");
+    connection.close(4008, "Task of another worker").await;
+    let mut connection = miner.registered().await;
+    connection.assign("b", "quantum", json!({})).await;
+    assert_eq!(connection.result().await.task_id.as_str(), "b", "not a again");
+}
+
+#[tokio::test]
 async fn a_miner_that_answers_no_ping_is_given_up() {
     let miner = Miner::start().await;
     let timing = Timing { ping_interval: Duration::from_millis(10), ping_timeout: Duration::from_millis(50), ..calm() };

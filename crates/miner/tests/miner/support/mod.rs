@@ -48,7 +48,7 @@ pub(crate) struct TestMiner {
     pub(crate) settings: Settings,
     metrics: PrometheusHandle,
     tasks: Tasks,
-    _state_dir: tempfile::TempDir,
+    state_dir: Arc<tempfile::TempDir>,
 }
 
 impl TestMiner {
@@ -59,6 +59,16 @@ impl TestMiner {
 
     /// Starts a miner with more settings, as `key=value`.
     pub(crate) async fn start_with(validators: &[&StubValidator], more: &[&str]) -> Self {
+        let state_dir = Arc::new(tempfile::tempdir().expect("a folder"));
+        Self::start_in(state_dir, validators, more).await
+    }
+
+    /// Starts the miner that follows this one after a kill: it has nothing of it but its files.
+    pub(crate) async fn start_after(&self, validators: &[&StubValidator], more: &[&str]) -> Self {
+        Self::start_in(Arc::clone(&self.state_dir), validators, more).await
+    }
+
+    async fn start_in(state_dir: Arc<tempfile::TempDir>, validators: &[&StubValidator], more: &[&str]) -> Self {
         let mut arguments: Vec<String> = [
             "worker_management.host=127.0.0.1",
             "worker_management.port=0",
@@ -68,7 +78,6 @@ impl TestMiner {
         ]
         .map(str::to_owned)
         .to_vec();
-        let state_dir = tempfile::tempdir().expect("a folder");
         arguments.push(format!("state_dir={}", state_dir.path().display()));
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let config = Config::load(KEYS, &Sources { arguments, ..Sources::default() }).expect("a configuration");
@@ -84,7 +93,7 @@ impl TestMiner {
         };
         let tasks = Tasks::new();
         let addresses = service::start(&settings, world, &tasks).await.expect("a miner");
-        Self { workers: addresses.workers, admin: addresses.admin, settings, metrics, tasks, _state_dir: state_dir }
+        Self { workers: addresses.workers, admin: addresses.admin, settings, metrics, tasks, state_dir }
     }
 
     /// What the admin endpoint shows.
