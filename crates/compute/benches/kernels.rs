@@ -5,7 +5,9 @@
 use std::hint::black_box;
 use std::sync::atomic::AtomicBool;
 
+use byteleap_compute::bench::GpuProof;
 use byteleap_compute::challenge::CpuChallenge;
+use byteleap_compute::gpu::GpuChallenge;
 use byteleap_compute::kernel::{Kernel, TILE_ROWS};
 use byteleap_compute::matrix::Factors;
 use byteleap_compute::mt19937::Elements;
@@ -14,6 +16,7 @@ use byteleap_compute::row_hash::row_hash;
 use byteleap_compute::verify::expected_row_hashes_by;
 use byteleap_protocol::id::{Iterations, MatrixSize, RowHash};
 use byteleap_protocol::merkle::MerkleTree;
+use byteleap_protocol::payload::ProofResponse;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const SIZE: usize = 2000;
@@ -83,5 +86,27 @@ fn verify(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(kernels, draw, multiply, hash, tree, verify);
+/// What one GPU showed, as a validator judges it on one thread, and reading the largest such proof of three rows from its text.
+fn gpu(criterion: &mut Criterion) {
+    let proof = |size, rows| {
+        let challenge = GpuChallenge {
+            seed: "0123456789abcdef".parse().unwrap(),
+            size: MatrixSize::new(size).unwrap(),
+            iterations: Iterations::ONE,
+        };
+        GpuProof::new(&challenge, "GPU-1".parse().unwrap(), rows)
+    };
+    let mut group = criterion.benchmark_group("gpu");
+    group.sample_size(20);
+    let judged = proof(32_768, 2);
+    group.bench_function("verify", |bencher| bencher.iter(|| black_box(&judged).judge()));
+    let text = serde_json::to_string(proof(LEAVES as u32, 3).response()).unwrap();
+    group.throughput(Throughput::Bytes(text.len() as u64));
+    group.bench_function("parse", |bencher| {
+        bencher.iter(|| serde_json::from_str::<ProofResponse>(black_box(&text)).unwrap());
+    });
+    group.finish();
+}
+
+criterion_group!(kernels, draw, multiply, hash, tree, verify, gpu);
 criterion_main!(kernels);

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 
 use byteleap_compute::bench;
 use byteleap_compute::challenge::CpuChallenge;
+use byteleap_compute::gpu::GpuChallenge;
 use byteleap_daemon::cli::Failure;
 use byteleap_protocol::id::{Iterations, MatrixSize, Seed};
 use clap::{Args, Subcommand, ValueEnum};
@@ -35,7 +36,7 @@ pub struct VerifyArgs {
     #[arg(long, value_enum, default_value_t = Kind::Cpu)]
     kind: Kind,
     /// n: rows and columns of the matrices.
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=i64::from(MatrixSize::MAX_CPU)))]
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=i64::from(MatrixSize::MAX)))]
     size: u32,
     /// How many rows are opened, evenly spread.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
@@ -52,6 +53,8 @@ pub struct VerifyArgs {
 enum Kind {
     /// A processor's product.
     Cpu,
+    /// A GPU's product: the rows and 25 single elements are shown.
+    Gpu,
 }
 
 /// What `bench verify --json` prints.
@@ -75,13 +78,22 @@ pub fn run(command: &BenchCommand) -> Result<(), Failure> {
     }
 }
 
-fn verify(VerifyArgs { kind: Kind::Cpu, size, rows, runs, json }: &VerifyArgs) -> Result<(), Failure> {
+fn verify(VerifyArgs { kind, size, rows, runs, json }: &VerifyArgs) -> Result<(), Failure> {
     if rows > size {
         return Err(Failure::usage(format!("a matrix of {size} rows has no {rows} rows to open")));
     }
     let seed: Seed = "000102030405060708090a0b0c0d0e0f".parse()?;
-    let challenge = CpuChallenge::new(&seed, MatrixSize::for_cpu(*size)?, Iterations::ONE)?;
-    let median = bench::judge(&challenge, *rows, *runs)?.as_secs_f64();
+    let median = match kind {
+        Kind::Cpu => {
+            let challenge = CpuChallenge::new(&seed, MatrixSize::for_cpu(*size)?, Iterations::ONE)?;
+            bench::judge(&challenge, *rows, *runs)?
+        }
+        Kind::Gpu => {
+            let challenge = GpuChallenge { seed, size: MatrixSize::new(*size)?, iterations: Iterations::ONE };
+            bench::judge_gpu(&challenge, "GPU-bench".parse()?, *rows, *runs)
+        }
+    };
+    let median = median.as_secs_f64();
     let report = VerifyReport { median_ms: 1000.0 * median, challenges_per_s_per_core: 1.0 / median };
     if *json {
         return Ok(writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?);
