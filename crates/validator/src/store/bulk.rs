@@ -9,7 +9,8 @@ use sqlx::query::Query;
 use sqlx::{Any, AssertSqlSafe};
 
 /// Most values bound to one statement. SQLite takes 32766 and PostgreSQL 65535, but SQLite goes through the names of all
-/// placeholders for each one that it reads and each one that is bound, which grows with the square of their number; the heartbeat of 100 workers with 8 cards each still makes do with 15.
+/// placeholders for each one that it reads and each one that is bound, which grows with the square of their number; the
+/// heartbeat of 100 workers with 8 cards each still makes do with 15.
 const MAX_VALUES: usize = 400;
 
 /// How many rows of so many values go into one statement.
