@@ -55,7 +55,9 @@ impl World {
         symlink(built.validator(), binaries.join("byteleap-validator")).unwrap();
         let idle = |name: &str| {
             let path = binaries.join(name);
-            fs::write(&path, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+            // It answers when workers are invited, and does nothing else.
+            let script = "case \"$1\" in workers | join) echo invitation; exit ;; esac\nexec sleep 1000";
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         };
         idle("byteleap-worker");
