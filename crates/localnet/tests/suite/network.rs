@@ -56,10 +56,10 @@ impl StandIns {
 }
 
 /// The commands by which a miner invites a worker and the worker joins it.
-const INVITED: &str = r#"case "$1" in workers | join) echo invitation; exit ;; esac"#;
+pub(crate) const INVITED: &str = r#"case "$1" in workers | join) echo invitation; exit ;; esac"#;
 
 /// A daemon that does nothing until it is asked to stop.
-const IDLE: &str = "exec sleep 1000";
+pub(crate) const IDLE: &str = "exec sleep 1000";
 
 /// Whether a process still runs; one that is dead but not yet collected does not.
 fn runs(id: u32) -> bool {

@@ -15,6 +15,8 @@ use byteleap_protocol::hotkey::Keypair;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use crate::network::{IDLE, INVITED};
+
 /// Long enough for any machine; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Pause between two looks.
@@ -55,9 +57,7 @@ impl World {
         symlink(built.validator(), binaries.join("byteleap-validator")).unwrap();
         let idle = |name: &str| {
             let path = binaries.join(name);
-            // It answers when workers are invited, and does nothing else.
-            let script = "case \"$1\" in workers | join) echo invitation; exit ;; esac\nexec sleep 1000";
-            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::write(&path, format!("#!/bin/sh\n{INVITED}\n{IDLE}\n")).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         };
         idle("byteleap-worker");
@@ -99,7 +99,6 @@ impl World {
         Wallet::load(&wallets, &format!("miner-{number}"), "default", &Passwords::default()).unwrap().keypair
     }
 
-    /// What `byteleap-validator explain` prints.
     /// What the validator's metrics endpoint shows.
     pub(super) async fn metrics(&self) -> String {
         let validator = self.network.plan().daemons.iter().find(|daemon| daemon.name == "validator").unwrap();
@@ -107,6 +106,7 @@ impl World {
         reqwest::get(url).await.unwrap().text().await.unwrap()
     }
 
+    /// What `byteleap-validator explain` prints.
     fn explain(&self, hotkey: Hotkey, options: &[&str]) -> Option<String> {
         let output = Command::new(&self.validator)
             .arg("--config")
