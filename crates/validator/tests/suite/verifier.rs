@@ -221,7 +221,8 @@ async fn everything_is_verified_once(connection: &mut AnyConnection, count: usiz
     assert!(rows(connection, "SELECT 1 FROM challenge_proofs").await.is_empty());
 }
 
-mod on_postgres {
+/// What only PostgreSQL carries, since SQLite stays on one machine: no tests of the store, which run on both engines.
+mod between_machines {
     use super::*;
 
     #[tokio::test]
