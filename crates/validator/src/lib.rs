@@ -19,6 +19,7 @@ pub mod bench;
 pub mod capture;
 pub mod challenge;
 pub mod config;
+mod counted;
 pub mod desk;
 pub mod intake;
 pub mod metagraph;

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::change::{Change, Part, changes};
+use super::on_chain::Value;
 use crate::store::challenge::{FailedUnit, MissedChallenge};
 use crate::store::gpu::GpuRow;
 use crate::store::refusal::RefusalRow;
@@ -43,8 +44,10 @@ pub struct Explanation {
     pub baseline: f64,
     /// The largest raw challenge score of the round.
     pub max_raw: f64,
-    /// The largest weight that the round pays, 0 when it pays nobody. A weight over it, in 65,535ths, goes on chain.
+    /// The largest weight that the round pays, 0 when it pays nobody.
     pub top_weight: f64,
+    /// What of it goes on chain.
+    pub value: Value,
     /// The miner's score; none when it was not registered.
     pub miner: Option<MinerScore>,
     /// The scores of its workers.
@@ -99,8 +102,10 @@ pub async fn explain_round(store: &Store, hotkey: Hotkey, round: RoundRow) -> Re
     };
     let before = store.round_before(round.key).await?;
     let RoundRow { key, at_ms, block, rules, outcome, max_raw, .. } = round;
-    let top_weight = store.shares_of(key).await?.iter().map(|share| share.weight).fold(0.0, f64::max);
+    let shares = store.shares_of(key).await?;
+    let top_weight = shares.iter().map(|share| share.weight).fold(0.0, f64::max);
     let miner = store.miner_score(key, hotkey).await?;
+    let value = Value::read(store, key, hotkey, miner.as_ref(), &shares).await?;
     let workers = store.worker_scores(key, hotkey).await?;
     let baseline = rules.windows().baseline();
     let gpus = store.gpus_of(hotkey).await?;
@@ -123,6 +128,7 @@ pub async fn explain_round(store: &Store, hotkey: Hotkey, round: RoundRow) -> Re
         baseline,
         max_raw,
         top_weight,
+        value,
         miner,
         workers,
         gpus,
@@ -187,6 +193,7 @@ impl Explanation {
     fn write_miner(&self, f: &mut fmt::Formatter<'_>, miner: &MinerScore) -> fmt::Result {
         let profile = self.rules.profile();
         writeln!(f, "uid           {} ({})", miner.uid, if miner.online { "online" } else { "offline" })?;
+        self.value.write(f, self.round)?;
         writeln!(
             f,
             "weight        {:.6}: the score's share of all scores; the largest share is {:.6}",

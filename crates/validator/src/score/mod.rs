@@ -2,11 +2,13 @@
 //!
 //! [`facts`] reads the store into what `byteleap-scoring` computes from; [`Scorer::score_once`] does that, scores, and
 //! stores the round with every number; [`run`] repeats it. [`explain`] tells one miner's score to a person, from what
-//! was stored, with what changed since ([`change`]); [`replay`] scores a stored round again. Nothing here weighs anything: the formulas are `byteleap-scoring`'s.
+//! was stored, down to its value on chain ([`on_chain`]), with what changed since ([`change`]); [`replay`] scores a stored
+//! round again. Nothing here weighs anything: the formulas are `byteleap-scoring`'s.
 
 pub mod change;
 pub mod explain;
 pub mod facts;
+pub mod on_chain;
 pub mod replay;
 
 use std::sync::Arc;

@@ -232,6 +232,8 @@ mod tests {
     use crate::challenge::targets::Targets;
     use crate::challenge::units::CommittedUnit;
     use crate::score::Scorer;
+    use crate::store::submission::NewSubmission;
+    use crate::weights::testing::terms;
 
     const MINER: Hotkey = Hotkey([1; 32]);
     /// A midnight, so that days of presence end where days of time do.
@@ -268,7 +270,9 @@ mod tests {
         let scorer = Scorer { store: store.clone(), chain, netuid: 128, clock, rules: Rules::default().into() };
         let (round, _) = scorer.score_once().await.unwrap();
         let weights = Weights::emit(&[(0, 1.0)], 0).unwrap().unwrap();
-        store.record_submission(round, metagraph.block, &weights, true, THEN_MS).await.unwrap();
+        let (weights, terms) = (&weights, &terms());
+        let submission = NewSubmission { round, block: metagraph.block, weights, terms, dry_run: true, at_ms: THEN_MS };
+        store.record_submission(submission).await.unwrap();
         store
     }
 

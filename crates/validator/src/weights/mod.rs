@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::WeightSettings;
 use crate::score::replay::ReplayError;
 use crate::store::round::RoundRow;
-use crate::store::submission::{Fate, SubmissionKey, SubmissionRow, SubmissionStatus};
+use crate::store::submission::{Fate, NewSubmission, SubmissionKey, SubmissionRow, SubmissionStatus, Terms};
 use crate::store::{Store, StoreError};
 
 pub use vector::VectorError;
@@ -32,6 +32,8 @@ pub use vector::VectorError;
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// How many of the last submissions decide when the next may be sent, and are shown.
 const REMEMBERED: i64 = 20;
+/// How many of those that a new vector moves most are named in the log.
+const MOVERS: usize = 5;
 
 /// Why no weights were set.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +67,12 @@ pub enum WeightsError {
         /// What we would send.
         ours: u64,
     },
+    /// The chain reports them as set, and its state says otherwise.
+    #[error(
+        "the chain reports weights as set in block {0}, but LastUpdate does not show them: check subtensor.network, they \
+         are sent again once they can no longer arrive"
+    )]
+    NotShown(Block),
     /// The round pays nobody that can be paid.
     #[error(transparent)]
     Vector(#[from] VectorError),
@@ -74,7 +82,8 @@ impl WeightsError {
     /// Whether a person must act before the next attempt can succeed.
     fn needs_a_person(&self) -> bool {
         match self {
-            Self::RoundTooOld(_) | Self::NotRegistered(_) | Self::NoPermit | Self::VersionKey { .. } => true,
+            Self::RoundTooOld(_) | Self::NotRegistered(_) | Self::NoPermit => true,
+            Self::VersionKey { .. } | Self::NotShown(_) => true,
             Self::Vector(VectorError::NoBurner) => true,
             Self::Chain(error) => !error.is_temporary() && !matches!(error, ChainError::Unknown { .. }),
             Self::Store(_) | Self::NoRound | Self::Replay(_) | Self::Vector(_) => false,
@@ -91,10 +100,8 @@ pub struct Prepared {
     pub block: Block,
     /// Whom it pays, and how much.
     pub weights: Weights,
-    /// Whom it does not pay though the round does.
-    pub dropped: Vec<vector::Dropped>,
-    /// What is burned: by which uid, and what share of the whole.
-    pub burned: Option<(u16, f64)>,
+    /// What it was made by.
+    pub terms: Terms,
 }
 
 /// Sets weights for one hotkey.
@@ -187,16 +194,17 @@ impl Submitter {
         }
         let shares = self.store.shares_of(round.key).await?;
         let built = vector::build(&round, &shares, metagraph, rules, own.uid, &self.settings)?;
-        let vector::Built { weights, dropped, burned } = built;
-        Ok(Prepared { round, block: metagraph.block, weights, dropped, burned })
+        let vector::Built { weights, terms } = built;
+        Ok(Prepared { round, block: metagraph.block, weights, terms })
     }
 
     /// Writes the vector down, sends it, and writes down its fate.
     async fn send(&self, prepared: &Prepared) -> Result<Option<Receipt>, WeightsError> {
-        let Prepared { round, block, weights, .. } = prepared;
-        let dry_run = self.settings.dry_run;
+        let Prepared { round, block, weights, terms } = prepared;
+        let (dry_run, at_ms) = (self.settings.dry_run, self.clock.unix_ms());
+        let submission = NewSubmission { round: round.key, block: *block, weights, terms, dry_run, at_ms };
         failpoint::reach("validator.submission.before");
-        let key = self.store.record_submission(round.key, *block, weights, dry_run, self.clock.unix_ms()).await?;
+        let key = self.store.record_submission(submission).await?;
         failpoint::reach("validator.submission.after");
         if dry_run {
             tracing::info!(round = round.key.0, block, uids = weights.uids().len(), "dry run: weights not sent");
@@ -204,9 +212,15 @@ impl Submitter {
         }
         match self.chain.set_weights(self.netuid, weights, self.signer.as_ref()).await {
             Ok(receipt) => {
+                let fate = self.confirmed(receipt).await;
+                let status = fate.status();
+                metrics::counter!("weights_submissions_total", "status" => status.as_str()).increment(1);
                 failpoint::reach("validator.fate.before");
-                self.settle(key, Fate::Included { block: receipt.block, extrinsic: Some(receipt.hash) }).await?;
+                self.settle(key, fate).await?;
                 failpoint::reach("validator.fate.after");
+                if status != SubmissionStatus::Included {
+                    return Err(WeightsError::NotShown(receipt.block));
+                }
                 tracing::info!(
                     round = round.key.0,
                     block = receipt.block,
@@ -214,7 +228,6 @@ impl Submitter {
                     extrinsic = %format_args!("0x{}", hex::encode(receipt.hash)),
                     "weights set"
                 );
-                metrics::counter!("weights_submissions_total", "status" => "included").increment(1);
                 Ok(Some(receipt))
             }
             Err(error) => {
@@ -222,10 +235,30 @@ impl Submitter {
                     ChainError::Unknown { .. } => Fate::Unconfirmed(error.to_string()),
                     _ => Fate::Rejected(error.to_string()),
                 };
-                let status = if matches!(fate, Fate::Unconfirmed(_)) { "unconfirmed" } else { "rejected" };
+                metrics::counter!("weights_submissions_total", "status" => fate.status().as_str()).increment(1);
                 self.settle(key, fate).await?;
-                metrics::counter!("weights_submissions_total", "status" => status).increment(1);
                 Err(error.into())
+            }
+        }
+    }
+
+    /// Reads `LastUpdate` back after the chain reported success. What a later block of the same chain does not show has
+    /// not happened; an answer that is older, or none, leaves the receipt as it is.
+    async fn confirmed(&self, Receipt { block, hash, reveal_round }: Receipt) -> Fate {
+        let included = Fate::Included { block, extrinsic: Some(hash), reveal_round };
+        match self.chain.metagraph(self.netuid).await {
+            Ok(metagraph) if metagraph.block >= block => {
+                let last_update = metagraph.by_hotkey(&self.signer.hotkey()).map(|own| own.last_update);
+                if last_update.is_some_and(|last_update| last_update >= block) {
+                    return included;
+                }
+                tracing::debug!(block, last_update, "no weights there");
+                Fate::Unconfirmed(format!("reported as included in block {block}, but LastUpdate does not show it"))
+            }
+            Ok(_) => included,
+            Err(error) => {
+                tracing::warn!(%error, "weights are in a finalised block; they could not be read back");
+                included
             }
         }
     }
@@ -241,7 +274,7 @@ impl Submitter {
         let newest_sent = history.iter().find(|submission| submission.status != SubmissionStatus::Skipped);
         if let Some(open) = newest_sent.filter(|submission| pace::is_open(submission) && last_update > submission.block)
         {
-            self.settle(open.key, Fate::Included { block: last_update, extrinsic: None }).await?;
+            self.settle(open.key, Fate::Included { block: last_update, extrinsic: None, reveal_round: None }).await?;
             tracing::info!(submission = open.key.0, block = last_update, "weights had arrived after all");
             return self.store.last_submissions(REMEMBERED).await;
         }
@@ -305,12 +338,25 @@ fn complain(error: &WeightsError, said: &mut Option<String>) {
     *said = Some(text);
 }
 
-/// Logs how far a vector is from the one before: half the sum of the differences of all shares, 0 to 1.
+/// Logs how far a vector is from the last that arrived, half the sum of the differences of all shares, and who moved most.
 fn log_difference(weights: &Weights, history: &[SubmissionRow]) {
     if let Some(previous) = history.iter().find(|submission| submission.status == SubmissionStatus::Included) {
-        let moved = vector::moved_share(&weights.pairs().collect::<Vec<_>>(), &previous.pairs());
-        tracing::info!(moved, since = previous.key.0, "weights differ from the last ones");
+        let (ours, theirs) = (weights.pairs().collect::<Vec<_>>(), previous.pairs());
+        let moved = format!("{:.4}%", 100.0 * vector::moved_share(&ours, &theirs));
+        tracing::info!(
+            moved,
+            movers = movers(&ours, &theirs),
+            since = previous.key.0,
+            "weights differ from the last ones"
+        );
     }
+}
+
+/// Who gained and lost most between two vectors, as `uid 3 +12.0000%, uid 7 -4.5000%`; empty when nobody did.
+fn movers(new: &[(u16, u16)], old: &[(u16, u16)]) -> String {
+    let moved = vector::differences(new, old).into_iter().filter(|(_, difference)| *difference != 0.0);
+    let named = moved.take(MOVERS).map(|(uid, difference)| format!("uid {uid} {:+.4}%", 100.0 * difference));
+    named.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

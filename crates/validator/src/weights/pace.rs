@@ -67,10 +67,12 @@ mod tests {
             version_key: 0,
             uids: vec![1],
             values: vec![u16::MAX],
+            terms: None,
             status,
             reason: None,
             extrinsic: None,
             confirmed_block: (status == SubmissionStatus::Included).then_some(block + 2),
+            reveal_round: None,
         }
     }
 

@@ -6,11 +6,11 @@ use byteleap_chain::{Block, Receipt};
 use byteleap_scoring::{Outcome, Profile, ProfileName};
 use serde::Serialize;
 
-use super::vector::{DropReason, Dropped};
 use super::{Prepared, REMEMBERED, Submitter, WeightsError};
+use crate::counted::counted;
 use crate::score::replay::replay;
 use crate::store::round::RoundKey;
-use crate::store::submission::SubmissionRow;
+use crate::store::submission::{Burned, Dropped, SubmissionRow, Terms};
 use crate::store::{Store, StoreError};
 
 /// The subcommands of `weights`.
@@ -106,9 +106,8 @@ struct Vector<'a> {
     uids: &'a [u16],
     /// Parallel to `uids`.
     values: &'a [u16],
-    dropped: &'a [Dropped],
-    /// By which uid, and what share of the whole.
-    burned: Option<(u16, f64)>,
+    /// What the vector was made by.
+    terms: &'a Terms,
     /// The finalised block that holds it; none when it was not sent.
     included_block: Option<Block>,
     /// `0x…`; none when it was not sent.
@@ -124,8 +123,7 @@ impl<'a> Vector<'a> {
             version_key: prepared.weights.version_key(),
             uids: prepared.weights.uids(),
             values: prepared.weights.values(),
-            dropped: &prepared.dropped,
-            burned: prepared.burned,
+            terms: &prepared.terms,
             included_block: receipt.map(|receipt| receipt.block),
             extrinsic: receipt.map(|receipt| format!("0x{}", hex::encode(receipt.hash))),
         }
@@ -149,13 +147,18 @@ pub async fn show(store: &Store) -> Result<String, StoreError> {
     for submission in &submissions {
         let _ = writeln!(text, "{}", line_of(submission));
     }
+    let _ = writeln!(text, "\nsubmission {}:", newest.key.0);
+    if let Some(terms) = &newest.terms {
+        let _ = write!(text, "{terms}");
+    }
     let _ = write!(text, "{}", Table(newest.pairs()));
     Ok(text)
 }
 
 fn line_of(submission: &SubmissionRow) -> String {
     let SubmissionRow { key, round, block, uids, status, reason, extrinsic, confirmed_block, .. } = submission;
-    let mut line = format!("{}: {status}, round {}, read at block {block}, {} uids", key.0, round.0, uids.len());
+    let mut line =
+        format!("{}: {status}, round {}, read at block {block}, {}", key.0, round.0, counted(uids.len(), "weight"));
     if let Some(block) = confirmed_block {
         line += &format!(", in block {block}");
     }
@@ -175,17 +178,40 @@ impl fmt::Display for Prepared {
             self.block,
             self.weights.version_key()
         )?;
+        write!(f, "{}{}", self.terms, Table(self.weights.pairs().collect()))
+    }
+}
+
+impl fmt::Display for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Dropped { hotkey, uid, reason } in &self.dropped {
-            let reason = match reason {
-                DropReason::Reregistered => "no longer the holder of its uid",
-                DropReason::Own => "this validator itself",
-            };
-            writeln!(f, "left out: uid {uid}, {hotkey}: {reason}")?;
+            writeln!(f, "left out    uid {uid}, {hotkey}: {reason}")?;
         }
-        if let Some((uid, share)) = self.burned {
-            writeln!(f, "burned: {:.4}% of the weight, by uid {uid}", share * 100.0)?;
+        if let Some(Burned { uid, share }) = self.burned {
+            writeln!(f, "burned      {:.4}% of the weight, by uid {uid}", share * 100.0)?;
         }
-        write!(f, "{}", Table(self.weights.pairs().collect()))
+        let largest = f64::from(self.max_share) / f64::from(u16::MAX) * 100.0;
+        let enforced = if self.enforced { "" } else { ", not enforced here (weights.enforce_limits)" };
+        write!(f, "limits      at least {}, ", counted(self.min_allowed, "weight"))?;
+        writeln!(
+            f,
+            "largest share {largest:.4}%, {} between two settings{enforced}",
+            counted(self.rate_limit_blocks, "block")
+        )?;
+        if self.capped {
+            writeln!(f, "capped      the largest shares were cut to {largest:.4}%")?;
+        }
+        if self.filled > 0 {
+            writeln!(
+                f,
+                "filled      {} with the value 1, so that the vector is long enough",
+                counted(self.filled, "uid")
+            )?;
+        }
+        if self.timelocked {
+            writeln!(f, "timelocked  committed first, revealed by the chain later")?;
+        }
+        Ok(())
     }
 }
 

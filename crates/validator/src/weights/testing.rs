@@ -5,6 +5,7 @@ use std::time::Duration;
 use byteleap_chain::{Hotkey, Neuron, Rules};
 
 use crate::config::{Burn, BurnUid, WeightSettings};
+use crate::store::submission::Terms;
 
 /// A registered hotkey without anything special.
 pub(crate) fn neuron(uid: u16, hotkey: Hotkey) -> Neuron {
@@ -37,6 +38,22 @@ pub(crate) fn chain_rules() -> Rules {
         commit_reveal: false,
         reveal_period: 1,
         max_uids: 256,
+    }
+}
+
+/// What a vector is made by on such a subnet.
+pub(crate) fn terms() -> Terms {
+    Terms {
+        min_allowed: 1,
+        max_share: u16::MAX,
+        enforced: true,
+        capped: false,
+        filled: 0,
+        version_demanded: 0,
+        rate_limit_blocks: 20,
+        timelocked: false,
+        burned: None,
+        dropped: Vec::new(),
     }
 }
 

@@ -9,12 +9,14 @@ use byteleap_daemon::clock::ManualClock;
 use byteleap_protocol::id::WorkerId;
 use byteleap_scoring::{Profile, ProfileName, Rules as ScoringRules};
 
-use super::report::{WeightsCommand, command};
+use super::report::{WeightsCommand, command, show};
 use super::testing::{chain_rules, neuron, settings};
 use super::*;
 use crate::score::Scorer;
+use crate::score::explain::explain;
 use crate::store::heartbeat::Heartbeat;
 use crate::store::lease::LeaseScore;
+use crate::store::submission::Burned;
 use crate::store::testing::{beat, on_both_engines, store};
 
 const NOW_MS: i64 = 1_761_955_200_000;
@@ -25,7 +27,7 @@ const MINER: Hotkey = Hotkey([1; 32]);
 struct Lossy {
     chain: FixedChain,
     /// What `set_weights` answers instead of the truth, and whether the weights arrive all the same.
-    lie: Mutex<Option<(ChainError, bool)>>,
+    lie: Mutex<Option<(Result<Receipt, ChainError>, bool)>>,
 }
 
 #[async_trait]
@@ -63,8 +65,8 @@ impl Chain for Lossy {
     async fn set_weights(&self, netuid: u16, weights: &Weights, by: &dyn Signer) -> Result<Receipt, ChainError> {
         let lie = self.lie.lock().unwrap().take();
         match lie {
-            Some((error, false)) => Err(error),
-            Some((error, true)) => self.chain.set_weights(netuid, weights, by).await.and(Err(error)),
+            Some((answer, false)) => answer,
+            Some((answer, true)) => self.chain.set_weights(netuid, weights, by).await.and(answer),
             None => self.chain.set_weights(netuid, weights, by).await,
         }
     }
@@ -116,7 +118,7 @@ impl Scene {
     }
 
     fn lie(&self, error: ChainError, arrives: bool) {
-        *self.chain.lie.lock().unwrap() = Some((error, arrives));
+        *self.chain.lie.lock().unwrap() = Some((Err(error), arrives));
     }
 
     fn sent(&self) -> usize {
@@ -185,6 +187,83 @@ async fn what_never_arrived_is_sent_again_once_it_no_longer_can() {
     assert_eq!(scene.statuses().await, [SubmissionStatus::Included, SubmissionStatus::Unconfirmed]);
 }
 
+async fn a_success_that_the_chain_does_not_show_is_unconfirmed() {
+    let scene = Scene::new().await;
+    let receipt = Receipt { block: 1_000, hash: [7; 32], reveal_round: None };
+    *scene.chain.lie.lock().unwrap() = Some((Ok(receipt), false));
+    assert!(matches!(scene.submitter.step().await, Err(WeightsError::NotShown(1_000))));
+    assert_eq!(scene.statuses().await, [SubmissionStatus::Unconfirmed]);
+    scene.chain.chain.advance(pace::FATE_BLOCKS);
+    scene.submitter.step().await.unwrap();
+    assert_eq!(scene.statuses().await, [SubmissionStatus::Included, SubmissionStatus::Unconfirmed]);
+}
+
+async fn a_receipt_newer_than_the_state_that_we_can_read_stands() {
+    let scene = Scene::new().await;
+    let receipt = Receipt { block: 1_002, hash: [7; 32], reveal_round: Some(77) };
+    *scene.chain.lie.lock().unwrap() = Some((Ok(receipt), false));
+    scene.submitter.step().await.unwrap();
+    let row = scene.submitter.store.last_submissions(1).await.unwrap().remove(0);
+    assert_eq!(
+        (row.status, row.confirmed_block, row.reveal_round),
+        (SubmissionStatus::Included, Some(1_002), Some(77))
+    );
+}
+
+async fn a_submission_keeps_what_its_vector_was_made_by() {
+    let mut scene = Scene::new().await;
+    scene.chain.chain.change_metagraph(|metagraph| metagraph.neurons.push(neuron(2, Hotkey([9; 32]))));
+    scene.chain.chain.change_rules(|rules| (rules.min_allowed_weights, rules.weights_version) = (3, 4));
+    scene.submitter.settings.burn.share = 0.25;
+    scene.submitter.step().await.unwrap();
+    let row = scene.submitter.store.last_submissions(1).await.unwrap().remove(0);
+    let terms = row.terms.unwrap();
+    assert_eq!((row.uids, row.values), (vec![1, 2, 0], vec![65_535, 21_845, 1]));
+    assert_eq!(terms.burned, Some(Burned { uid: 2, share: 0.25 }));
+    assert_eq!((terms.min_allowed, terms.max_share, terms.version_demanded), (3, u16::MAX, 4));
+    assert_eq!((terms.rate_limit_blocks, terms.filled, terms.enforced), (20, 1, true));
+    let shown = show(&scene.submitter.store).await.unwrap();
+    assert!(shown.contains("burned      25.0000% of the weight, by uid 2\n"), "{shown}");
+    assert!(shown.contains("limits      at least 3 weights, largest share 100.0000%, 20 blocks between"), "{shown}");
+}
+
+async fn an_explanation_ends_with_the_value_on_chain() {
+    let mut scene = Scene::new().await;
+    scene.chain.chain.change_metagraph(|metagraph| metagraph.neurons.push(neuron(2, Hotkey([9; 32]))));
+    scene.submitter.settings.burn.share = 0.75;
+    let told = async || explain(&scene.submitter.store, MINER).await.unwrap().unwrap();
+    let before = told().await;
+    assert_eq!((before.value.alone, before.value.submitted.is_none()), (65_535, true));
+    assert!(
+        before.to_string().contains("nothing was submitted yet; alone this weight makes 65535 of 65535"),
+        "{before}"
+    );
+
+    scene.submitter.step().await.unwrap();
+    let paid = told().await;
+    let submitted = paid.value.submitted.clone().unwrap();
+    assert_eq!((submitted.uid, submitted.value, submitted.confirmed_block), (Some(1), 21_845, Some(1_000)));
+    let text = paid.to_string();
+    let line = "on chain      21845 of 65535, 25.0000% of the vector: submission 1 of round 1, included in block 1000\n  \
+                burned      75.0000% of the weight, by uid 2\n  limits      at least 1 weight,";
+    assert!(text.contains(line), "{text}");
+
+    scene.score(1.0).await;
+    let unpaid = told().await;
+    assert_eq!(unpaid.value.submitted.as_ref().map(|submitted| submitted.round.0), Some(1));
+    assert!(unpaid.to_string().contains("this round was not submitted; alone its weight makes 65535"), "{unpaid}");
+    let json = serde_json::to_value(&unpaid).unwrap();
+    assert_eq!(json["value"]["submitted"]["terms"]["burned"]["share"], 0.75);
+}
+
+#[test]
+fn those_that_moved_most_are_named_first() {
+    let old: Vec<(u16, u16)> = (0..8).map(|uid| (uid, 100)).collect();
+    assert_eq!(movers(&old, &old), "");
+    let new = [(0, 450), (1, 100), (2, 50), (3, 50), (4, 50), (5, 50), (6, 50)];
+    assert_eq!(movers(&new, &old), "uid 0 +43.7500%, uid 7 -12.5000%, uid 2 -6.2500%, uid 3 -6.2500%, uid 4 -6.2500%");
+}
+
 async fn a_round_that_is_too_old_or_pays_nobody_sends_nothing() {
     let scene = Scene::new().await;
     scene.clock.advance(Duration::from_secs(30 * 60 + 1));
@@ -238,13 +317,15 @@ async fn an_operator_sees_what_would_be_sent_sends_it_and_sees_what_became_of_it
     let preview = told(WeightsCommand::Preview { json: false }).await.unwrap();
     assert_eq!(
         preview,
-        "round 1 (scored), block 1000, version key 9010000\n  uid  value     share\n    1  65535  100.0000%\n"
+        "round 1 (scored), block 1000, version key 9010000\n\
+         limits      at least 1 weight, largest share 100.0000%, 20 blocks between two settings\n  \
+         uid  value     share\n    1  65535  100.0000%\n"
     );
     assert_eq!(scene.sent(), 0);
     let submitted = told(WeightsCommand::Submit { json: false }).await.unwrap();
     assert!(submitted.starts_with(&preview) && submitted.contains("included in block 1000"), "{submitted}");
     let shown = told(WeightsCommand::Show { json: false }).await.unwrap();
-    assert!(shown.starts_with("1: included, round 1, read at block 1000, 1 uids, in block 1000, 0x"), "{shown}");
+    assert!(shown.starts_with("1: included, round 1, read at block 1000, 1 weight, in block 1000, 0x"), "{shown}");
 }
 
 async fn a_program_reads_the_same_as_json() {
@@ -307,6 +388,10 @@ async fn a_round_is_scored_again_under_another_profile() {
 }
 
 on_both_engines!(
+    a_success_that_the_chain_does_not_show_is_unconfirmed,
+    a_receipt_newer_than_the_state_that_we_can_read_stands,
+    a_submission_keeps_what_its_vector_was_made_by,
+    an_explanation_ends_with_the_value_on_chain,
     our_vector_is_held_against_the_chain_the_consensus_and_others,
     a_round_is_scored_again_under_another_profile,
     weights_are_sent_when_the_tempo_is_over_and_then_not_again,

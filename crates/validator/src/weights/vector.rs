@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use byteleap_chain::{Hotkey, Limits, Metagraph, Rules, Weights};
+use byteleap_chain::{Limits, Metagraph, Rules, Weights};
 use byteleap_scoring::Outcome;
-use serde::Serialize;
 
 use crate::config::{Burn, BurnUid, WeightSettings};
 use crate::store::round::{RoundRow, ShareRow};
+use crate::store::submission::{Burned, DropReason, Dropped, Terms};
 
 /// Why a round pays nobody.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -26,36 +26,13 @@ pub enum VectorError {
     NotWeights(#[from] byteleap_chain::WeightsError),
 }
 
-/// A miner that the round pays and the vector does not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Dropped {
-    /// Who.
-    pub hotkey: Hotkey,
-    /// Its uid at the round's block.
-    pub uid: u16,
-    /// Why.
-    pub reason: DropReason,
-}
-
-/// Why a miner is left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DropReason {
-    /// It is no longer registered, or was registered anew after the round.
-    Reregistered,
-    /// It is ourselves.
-    Own,
-}
-
-/// A vector, and how it differs from the round.
+/// A vector, and what it was made by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Built {
     /// Whom it pays, and how much.
     pub weights: Weights,
-    /// Whom it does not pay though the round does.
-    pub dropped: Vec<Dropped>,
-    /// What is burned: by which uid, and what share of the whole.
-    pub burned: Option<(u16, f64)>,
+    /// How it differs from the round.
+    pub terms: Terms,
 }
 
 /// Builds the vector of a round: by uid, without ourselves and without whoever registered after the round; uids that
@@ -91,24 +68,43 @@ pub fn build(
     let burned = if share > 0.0 && (share == 1.0 || !pairs.is_empty()) {
         let uid = burner(&settings.burn, metagraph, own_uid).ok_or(VectorError::NoBurner)?;
         pairs = burn(&pairs, uid, share);
-        Some((uid, share))
+        Some(Burned { uid, share })
     } else {
         None
     };
     pairs.sort_by_key(|(uid, _)| *uid);
-    let weights = if settings.enforce_limits {
-        let limits = Limits {
-            min_allowed: rules.min_allowed_weights,
-            max_share: rules.max_weight_limit,
-            neurons: u16::try_from(metagraph.neurons.len()).unwrap_or(u16::MAX),
-            owner: metagraph.owner_uid(),
-            own: Some(own_uid),
-        };
+    let limits = Limits {
+        min_allowed: rules.min_allowed_weights,
+        max_share: rules.max_weight_limit,
+        neurons: u16::try_from(metagraph.neurons.len()).unwrap_or(u16::MAX),
+        owner: metagraph.owner_uid(),
+        own: Some(own_uid),
+    };
+    let enforced = settings.enforce_limits;
+    let weights = if enforced {
         Weights::emit_within(&pairs, settings.version_key, &limits)
     } else {
         Weights::emit(&pairs, settings.version_key)
     };
-    Ok(Built { weights: weights?.ok_or(VectorError::Nobody)?, dropped, burned })
+    let weights = weights?.ok_or(VectorError::Nobody)?;
+    let terms = Terms {
+        min_allowed: limits.min_allowed,
+        max_share: limits.max_share,
+        enforced,
+        capped: enforced && largest_share(&pairs) > f64::from(limits.max_share) / f64::from(u16::MAX),
+        filled: weights.uids().iter().filter(|uid| pairs.iter().all(|(paid, _)| paid != *uid)).count(),
+        version_demanded: rules.weights_version,
+        rate_limit_blocks: rules.weights_rate_limit,
+        timelocked: rules.commit_reveal,
+        burned,
+        dropped,
+    };
+    Ok(Built { weights, terms })
+}
+
+fn largest_share(pairs: &[(u16, f64)]) -> f64 {
+    let sum: f64 = pairs.iter().map(|(_, weight)| weight).sum();
+    pairs.iter().map(|(_, weight)| weight / sum).fold(0.0, f64::max)
 }
 
 /// By whose uid weight is burned; ours would not be counted.
@@ -135,6 +131,12 @@ fn burn(pairs: &[(u16, f64)], uid: u16, share: f64) -> Vec<(u16, f64)> {
 /// How much of the whole went elsewhere between two vectors: half the sum of the differences of all shares, 0 to 1.
 #[must_use]
 pub fn moved_share(new: &[(u16, u16)], old: &[(u16, u16)]) -> f64 {
+    differences(new, old).iter().map(|(_, difference)| difference.abs()).sum::<f64>() / 2.0
+}
+
+/// By how much each uid's share of the whole differs between two vectors, the largest differences first.
+#[must_use]
+pub fn differences(new: &[(u16, u16)], old: &[(u16, u16)]) -> Vec<(u16, f64)> {
     let sum = |pairs: &[(u16, u16)]| pairs.iter().map(|(_, value)| f64::from(*value)).sum::<f64>();
     let (new_sum, old_sum) = (sum(new).max(1.0), sum(old).max(1.0));
     let mut differences: BTreeMap<u16, f64> = BTreeMap::new();
@@ -144,11 +146,14 @@ pub fn moved_share(new: &[(u16, u16)], old: &[(u16, u16)]) -> f64 {
     for (uid, value) in old {
         *differences.entry(*uid).or_default() -= f64::from(*value) / old_sum;
     }
-    differences.values().map(|difference| difference.abs()).sum::<f64>() / 2.0
+    let mut differences: Vec<(u16, f64)> = differences.into_iter().collect();
+    differences.sort_by(|(_, left), (_, right)| right.abs().total_cmp(&left.abs()));
+    differences
 }
 
 #[cfg(test)]
 mod tests {
+    use byteleap_chain::Hotkey;
     use byteleap_scoring::Rules as ScoringRules;
     use proptest::prelude::*;
 
@@ -187,9 +192,9 @@ mod tests {
     }
 
     fn built(pairs: &[(u16, f64)], metagraph: &Metagraph, rules: &Rules) -> (Vec<(u16, u16)>, Vec<Dropped>) {
-        let Built { weights, dropped, .. } =
+        let Built { weights, terms } =
             build(&round(), &shares(pairs), metagraph, rules, OWN, &settings()).expect("somebody to pay");
-        (weights.pairs().collect(), dropped)
+        (weights.pairs().collect(), terms.dropped)
     }
 
     #[test]
@@ -216,7 +221,35 @@ mod tests {
         assert_eq!(built(&[(2, 1.0)], &metagraph(), &rules).0, [(2, 65_535), (OWNER, 1), (1, 1)]);
         let unlimited = WeightSettings { enforce_limits: false, ..settings() };
         let built = build(&round(), &shares(&[(2, 1.0)]), &metagraph(), &rules, OWN, &unlimited).unwrap();
-        assert_eq!(built.weights.uids(), [2]);
+        assert_eq!((built.weights.uids(), built.terms.filled, built.terms.enforced), ([2].as_slice(), 0, false));
+    }
+
+    #[test]
+    fn the_limits_that_a_vector_was_made_by_are_told() {
+        let rules = Rules {
+            min_allowed_weights: 4,
+            max_weight_limit: u16::MAX / 2,
+            weights_version: 3,
+            commit_reveal: true,
+            ..chain_rules()
+        };
+        let shares = shares(&[(1, 0.6), (2, 0.3), (3, 0.1)]);
+        let terms = build(&round(), &shares, &metagraph(), &rules, OWN, &settings()).unwrap().terms;
+        let expected = Terms {
+            min_allowed: 4,
+            max_share: u16::MAX / 2,
+            enforced: true,
+            capped: true,
+            filled: 1,
+            version_demanded: 3,
+            rate_limit_blocks: 20,
+            timelocked: true,
+            burned: None,
+            dropped: Vec::new(),
+        };
+        assert_eq!(terms, expected);
+        let loose = build(&round(), &shares, &metagraph(), &chain_rules(), OWN, &settings()).unwrap().terms;
+        assert!(!loose.capped && loose.filled == 0 && !loose.timelocked);
     }
 
     #[test]
@@ -240,11 +273,11 @@ mod tests {
         };
         let half = burning(0.5, BurnUid::Owner).unwrap();
         assert_eq!(half.weights.pairs().collect::<Vec<_>>(), [(1, 43_690), (2, 21_845), (OWNER, 65_535)]);
-        assert_eq!(half.burned, Some((OWNER, 0.5)));
+        assert_eq!(half.terms.burned, Some(Burned { uid: OWNER, share: 0.5 }));
         let beside = burning(0.5, BurnUid::Fixed(2)).unwrap();
         assert_eq!(beside.weights.pairs().collect::<Vec<_>>(), [(1, 32_768), (2, 65_535)], "a third and two thirds");
         assert_eq!(burning(1.0, BurnUid::Owner).unwrap().weights.uids(), [OWNER]);
-        assert_eq!(burning(0.0, BurnUid::Owner).unwrap().burned, None);
+        assert_eq!(burning(0.0, BurnUid::Owner).unwrap().terms.burned, None);
         for nobody in [BurnUid::Fixed(6), BurnUid::Fixed(OWN)] {
             assert_eq!(burning(0.5, nobody), Err(VectorError::NoBurner));
         }
@@ -255,6 +288,8 @@ mod tests {
         assert_eq!(moved_share(&[(1, 100)], &[(1, 65_535)]), 0.0);
         assert_eq!(moved_share(&[(1, 50), (2, 50)], &[(1, 50)]), 0.5);
         assert_eq!(moved_share(&[(2, 1)], &[(1, 1)]), 1.0);
+        let differences = differences(&[(1, 50), (2, 50), (3, 100)], &[(1, 50), (2, 50)]);
+        assert_eq!(differences, [(3, 0.5), (1, -0.25), (2, -0.25)], "the largest first");
     }
 
     proptest! {
