@@ -1,15 +1,19 @@
 //! Fetches VM gateway enrolment tokens for workers (worker-miner spec 3.9, miner-validator spec 2.7).
 //!
-//! Validators are asked one after another in random order, each for at most 30 s; the whole search ends in time for a
-//! worker that waits 60 s (F50), and at once when the worker is gone.
+//! Validators are asked one after another: first the one that gave the last token, since it has what it takes, then the
+//! others in the order of their uids. Each is asked for at most 30 s; the whole search ends in time for a worker that
+//! waits 60 s (F50), and at once when the worker is gone.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use byteleap_protocol::{
     frame::TokenAnswer,
+    hotkey::Hotkey,
     payload::{TokenRecord, TokenRequest as Query},
 };
-use rand_core::{OsRng, RngCore};
 use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, timeout_at},
@@ -38,7 +42,7 @@ const UNAVAILABLE: i64 = 1003;
 
 /// Serves token requests until `stop`.
 pub(crate) async fn run(validators: Validators, mut requests: mpsc::Receiver<TokenRequest>, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_SEARCHES));
+    let (places, giver) = (Arc::new(Semaphore::new(MAX_SEARCHES)), Giver::default());
     loop {
         let request = tokio::select! {
             () = stop.cancelled() => return,
@@ -51,7 +55,7 @@ pub(crate) async fn run(validators: Validators, mut requests: mpsc::Receiver<Tok
             () = stop.cancelled() => return,
             Ok(place) = Arc::clone(&places).acquire_owned() => place,
         };
-        let (validators, stop) = (validators.current(), stop.clone());
+        let (validators, giver, stop) = (validators.current(), giver.clone(), stop.clone());
         tokio::spawn(async move {
             let _place = place;
             let TokenRequest { worker_id, mut answer } = request;
@@ -59,7 +63,7 @@ pub(crate) async fn run(validators: Validators, mut requests: mpsc::Receiver<Tok
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = answer.closed() => {}
-                found = search(shuffled(validators), &query) => {
+                found = search(validators, &giver, &query) => {
                     // The worker may have gone in this very moment.
                     let _ = answer.send(found);
                 }
@@ -68,14 +72,32 @@ pub(crate) async fn run(validators: Validators, mut requests: mpsc::Receiver<Tok
     }
 }
 
+/// Which validator gave the last token, as a handle that all searches share.
+#[derive(Debug, Clone, Default)]
+struct Giver(Arc<Mutex<Option<Hotkey>>>);
+
+impl Giver {
+    fn remember(&self, validator: Hotkey) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(validator);
+    }
+
+    /// The giver first, the others as they are.
+    fn first<T>(&self, mut validators: Vec<T>, hotkey: impl Fn(&T) -> Hotkey) -> Vec<T> {
+        let giver = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        validators.sort_by_key(|validator| Some(hotkey(validator)) != giver);
+        validators
+    }
+}
+
 /// The first token that a validator gives, or the last reason why not.
-async fn search(validators: Vec<Arc<Validator>>, query: &Query) -> TokenAnswer {
+async fn search(validators: Vec<Arc<Validator>>, giver: &Giver, query: &Query) -> TokenAnswer {
     let end = Instant::now() + SEARCH_TIMEOUT;
     let mut reason = "no validator is known".to_owned();
-    for validator in validators {
+    for validator in giver.first(validators, |validator| validator.hotkey()) {
         let window = (Instant::now() + WINDOW).min(end);
         match ask(&validator, query, window).await {
             Ok(record) => {
+                giver.remember(validator.hotkey());
                 return TokenAnswer {
                     code: 0,
                     token: record.token,
@@ -136,16 +158,6 @@ fn next_step(record: TokenRecord) -> Result<Step, String> {
     Ok(Step::AskAgainIn(pause.map_or(DEFAULT_PAUSE, Duration::from_secs)))
 }
 
-/// A random permutation, so that no validator bears all the load.
-fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {
-    for last in (1..items.len()).rev() {
-        // The bias of the remainder is 2^-57 for a hundred validators.
-        let chosen = (OsRng.next_u64() % (last as u64 + 1)) as usize;
-        items.swap(last, chosen);
-    }
-    items
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,9 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn shuffling_keeps_every_validator() {
-        let mut items = shuffled((0..50).collect::<Vec<_>>());
-        items.sort_unstable();
-        assert_eq!(items, (0..50).collect::<Vec<_>>());
+    fn the_last_giver_is_asked_first_and_the_others_in_their_order() {
+        let (giver, uids) = (Giver::default(), || (1..=4).collect::<Vec<u8>>());
+        let order = || giver.first(uids(), |uid| Hotkey([*uid; 32]));
+        assert_eq!(order(), [1, 2, 3, 4]);
+        giver.remember(Hotkey([3; 32]));
+        assert_eq!(order(), [3, 1, 2, 4]);
+        giver.remember(Hotkey([9; 32]));
+        assert_eq!(order(), [1, 2, 3, 4], "one that is no longer in use");
     }
 }
