@@ -41,9 +41,9 @@ pub const KEYS: &[Key] = &[
     )
     .default("{}"),
     Key::integer("metagraph.validator_min_stake_tao", 1, 21_000_000, "stake that other validators need").default("10000"),
-    Key::integer("metagraph.blacklist.threshold", 1, 1000, "failures in a row of an address before it is left alone")
+    Key::integer("metagraph.blacklist.threshold", 1, 1000, "failures in a row of an address, while others answer, before it is left alone")
         .default("5"),
-    Key::integer("metagraph.blacklist.ttl_seconds", 1, 86_400, "seconds that it is left alone").default("600"),
+    Key::integer("metagraph.blacklist.ttl_seconds", 1, 86_400, "seconds that it is left alone at most; the first pauses are shorter").default("600"),
     Key::text("wallet.name", "wallet that holds the hotkey").default("default"),
     Key::text("wallet.hotkey", "name of the hotkey in the wallet").default("default"),
     Key::text("wallet.path", "directory of wallets").default("~/.bittensor/wallets"),

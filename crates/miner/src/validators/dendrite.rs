@@ -14,7 +14,12 @@ use byteleap_protocol::{
     hotkey::{Hotkey, Signature, Signer},
     synapse::{self, AxonAddress, NonceSource, ReplyError, SynapseKind, read_reply},
 };
-use reqwest::{StatusCode, header::CONTENT_TYPE, redirect};
+use reqwest::{
+    StatusCode,
+    dns::{Name, Resolve, Resolving},
+    header::CONTENT_TYPE,
+    redirect,
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
@@ -27,8 +32,8 @@ const LANES: usize = 16;
 /// A validator closes idle connections after 5 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Largest reply, in bytes: a reference validator's echo of a request of proofs.
-const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
+/// Largest reply, in bytes, besides the echo of the request that a reference validator puts into it.
+const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 
 /// What a validator's log shows as our address. It sees the real one on the socket.
 const OWN_IP: &str = "0.0.0.0";
@@ -58,9 +63,12 @@ pub(crate) enum TransportError {
     /// No complete reply in time.
     #[error("no reply within {} s", .0.as_secs())]
     Late(Duration),
+    /// The validator has not finished enough of our own requests in time to be sent another.
+    #[error("{LANES} requests under way, none of which ended within {} s", .0.as_secs())]
+    Crowded(Duration),
     /// The reply exceeds the limit.
-    #[error("reply larger than {MAX_REPLY_BYTES} bytes")]
-    TooLarge,
+    #[error("reply larger than {0} bytes")]
+    TooLarge(usize),
     /// What answers is no validator, or it refuses before any session.
     #[error(transparent)]
     Reply(#[from] ReplyError),
@@ -72,6 +80,11 @@ pub(crate) enum TransportError {
 impl TransportError {
     /// Whether nothing answered at all.
     pub(super) fn means_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Late(_) | Self::Crowded(_))
+    }
+
+    /// Whether it may be the validator's fault: not if our own queue took up the time.
+    pub(super) fn is_suspicious(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Late(_))
     }
 }
@@ -80,6 +93,7 @@ impl Dendrite {
     pub(super) fn new(signer: Arc<dyn Signer>, clock: Arc<dyn Clock>) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .no_proxy()
+            .dns_resolver(Arc::new(NoNames))
             .redirect(redirect::Policy::none())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .tcp_nodelay(true)
@@ -102,7 +116,8 @@ impl Dendrite {
         seconds(self.clock.unix_ms())
     }
 
-    /// Sends one synapse and gives the text of its field `response`. The time that it waits for a lane counts too.
+    /// Sends one synapse and gives the text of its field `response`. The validator has the kind's whole time, whatever our
+    /// own queue and signature took before.
     pub(super) async fn post(
         &self,
         axon: &Axon,
@@ -111,47 +126,43 @@ impl Dendrite {
         payload: String,
     ) -> Result<String, TransportError> {
         let timeout = kind.timeout();
-        match tokio::time::timeout(timeout, self.exchange(axon, lanes, kind, payload)).await {
-            Ok(reply) => reply,
-            Err(_) => Err(TransportError::Late(timeout)),
-        }
-    }
-
-    async fn exchange(
-        &self,
-        axon: &Axon,
-        lanes: &Lanes,
-        kind: SynapseKind,
-        payload: String,
-    ) -> Result<String, TransportError> {
-        let lane = lanes.take().await?;
+        let lane = lanes.take(timeout).await?;
         let request = {
             let dendrite = Arc::clone(&self.lanes[lane.index]);
             let nonce = self.nonces.next(u64::try_from(self.clock.unix_ms()).unwrap_or_default() * 1_000_000);
             let Axon { hotkey, address } = *axon;
             let axon = AxonAddress { hotkey, ip: address.ip().to_string(), port: address.port() };
             // A proof has megabytes.
-            tokio::task::spawn_blocking(move || dendrite.request(kind, &axon, kind.timeout(), nonce, payload))
+            tokio::task::spawn_blocking(move || dendrite.request(kind, &axon, timeout, nonce, payload))
         };
         let request = request.await.map_err(|_| TransportError::Stopping)?;
+        let reply = tokio::time::timeout(timeout, self.exchange(axon, request)).await;
+        reply.unwrap_or(Err(TransportError::Late(timeout)))
+    }
+
+    async fn exchange(&self, axon: &Axon, request: synapse::Request) -> Result<String, TransportError> {
         let mut post = self.http.post(format!("http://{}/{}", axon.address, request.path));
         for (name, value) in request.headers {
             post = post.header(name, value);
         }
+        let limit = MAX_ANSWER_BYTES + 2 * request.body.len();
         let sent = post.header(CONTENT_TYPE, "application/json").body(request.body).send().await;
-        let (status, content_type, body) = receive(sent.map_err(unreachable)?).await?;
+        let (status, content_type, body) = receive(sent.map_err(unreachable)?, limit).await?;
         Ok(read_reply(status.as_u16(), content_type.as_deref(), &body)?)
     }
 }
 
 /// Reads a reply up to the limit.
-async fn receive(mut response: reqwest::Response) -> Result<(StatusCode, Option<String>, Vec<u8>), TransportError> {
+async fn receive(
+    mut response: reqwest::Response,
+    limit: usize,
+) -> Result<(StatusCode, Option<String>, Vec<u8>), TransportError> {
     let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let status = response.status();
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        if body.len() + chunk.len() > MAX_REPLY_BYTES {
-            return Err(TransportError::TooLarge);
+        if body.len() + chunk.len() > limit {
+            return Err(TransportError::TooLarge(limit));
         }
         body.extend_from_slice(&chunk);
     }
@@ -160,6 +171,16 @@ async fn receive(mut response: reqwest::Response) -> Result<(StatusCode, Option<
 
 fn unreachable(error: reqwest::Error) -> TransportError {
     TransportError::Unreachable(chain(&error))
+}
+
+/// Validators are dialled by address, so no name is ever looked up on the way of a request: not theirs, and not ours.
+struct NoNames;
+
+impl Resolve for NoNames {
+    fn resolve(&self, name: Name) -> Resolving {
+        let refusal = format!("{} is a name: validators have addresses", name.as_str());
+        Box::pin(std::future::ready(Err(refusal.into())))
+    }
 }
 
 impl std::fmt::Debug for Dendrite {
@@ -174,8 +195,10 @@ impl Lanes {
         Self { permits: Semaphore::new(LANES), free: Mutex::new((0..LANES).collect()) }
     }
 
-    async fn take(&self) -> Result<Lane<'_>, TransportError> {
-        let permit = self.permits.acquire().await.map_err(|_| TransportError::Stopping)?;
+    /// A lane, as soon as there is one and no later than that.
+    async fn take(&self, patience: Duration) -> Result<Lane<'_>, TransportError> {
+        let permit = tokio::time::timeout(patience, self.permits.acquire()).await;
+        let permit = permit.map_err(|_| TransportError::Crowded(patience))?.map_err(|_| TransportError::Stopping)?;
         // As many permits as lanes: whoever holds one finds the other.
         let index = self.free().pop().ok_or(TransportError::Stopping)?;
         Ok(Lane { lanes: self, index, _permit: permit })
@@ -216,20 +239,33 @@ impl Signer for SharedSigner {
 
 #[cfg(test)]
 mod tests {
+    use byteleap_daemon::clock::SystemClock;
+    use byteleap_protocol::hotkey::Keypair;
+
     use super::*;
 
     #[tokio::test]
-    async fn no_two_requests_under_way_share_a_lane() {
+    async fn no_two_requests_under_way_share_a_lane_and_the_wait_for_one_is_not_the_validators_fault() {
         let lanes = Lanes::new();
         let mut taken = Vec::new();
         for _ in 0..LANES {
-            taken.push(lanes.take().await.expect("a lane"));
+            taken.push(lanes.take(Duration::MAX).await.expect("a lane"));
         }
         let mut indices: Vec<_> = taken.iter().map(|lane| lane.index).collect();
         indices.sort_unstable();
         assert_eq!(indices, (0..LANES).collect::<Vec<_>>());
-        assert!(lanes.permits.try_acquire().is_err());
+        let crowded = lanes.take(Duration::ZERO).await.expect_err("no lane is free");
+        assert!(matches!(crowded, TransportError::Crowded(_)), "{crowded}");
+        assert!(crowded.means_unreachable() && !crowded.is_suspicious());
         drop(taken.pop());
-        assert!(lanes.take().await.is_ok());
+        assert!(lanes.take(Duration::ZERO).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn no_name_is_ever_looked_up() {
+        let signer = Arc::new(Keypair::from_seed(&[7; 32]));
+        let dendrite = Dendrite::new(signer, Arc::new(SystemClock::new())).expect("a client");
+        let refused = dendrite.http.get("http://localhost:1/").send().await.expect_err("a name");
+        assert!(chain(&refused).contains("is a name"), "{}", chain(&refused));
     }
 }

@@ -243,15 +243,15 @@ impl Validator {
         Ok(Held::new(session, response.expires_at, self.dendrite.now_seconds()))
     }
 
-    /// Sends one synapse. Only whether the validator can be reached counts for the blacklist, not what it says.
+    /// Sends one synapse. Only whether the validator can be reached matters to the blacklist, not what it says.
     async fn post(&self, kind: SynapseKind, request: String) -> Result<String, CallError> {
         match self.dendrite.post(&self.axon, &self.lanes, kind, request).await {
             Ok(reply) => {
-                self.blacklist.succeeded(self.axon.address);
+                self.blacklist.succeeded(self.axon.address, Instant::now());
                 Ok(reply)
             }
             Err(error) => {
-                if error.means_unreachable() {
+                if error.is_suspicious() {
                     self.blacklist.failed(self.axon.address, Instant::now());
                 }
                 Err(error.into())

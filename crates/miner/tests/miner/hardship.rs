@@ -101,18 +101,40 @@ async fn the_other_is_served_and_it_is_taken_back(failures: Vec<Script>) {
     let (failing, sound) = (StubValidator::start(0x22).await, StubValidator::start(0x33).await);
     failing.script("TaskSynapse", failures);
     sound.hand_out([challenge("c1", "w1")]);
-    failing.hand_out([challenge("c2", "w1")]);
     let miner = TestMiner::start(&[&failing, &sound]).await;
     let mut worker = Worker::register(miner.workers, "w1").await;
     worker.do_round().await;
     assert_eq!(sound.next_proof().await.challenge_id.as_str(), "c1");
+    failing.has_failed("TaskSynapse").await;
+    failing.hand_out([challenge("c2", "w1")]);
     worker.do_round().await;
     assert_eq!(failing.next_proof().await.challenge_id.as_str(), "c2");
 }
 
+const JSON: &str = "application/json";
+
 #[tokio::test]
-async fn a_validator_that_answers_garbage_costs_the_others_nothing_and_is_taken_back() {
-    // The package is garbage, and after it the answer is an error of the validator's own.
+async fn a_validator_whose_replies_are_no_replies_costs_the_others_nothing_and_is_taken_back() {
+    let failures = vec![
+        Script::Http(200, JSON, b"\xff\xfe\x00{{{"),
+        Script::Http(200, "text/html", b"<html>It works!</html>"),
+        Script::Http(200, JSON, br#"{"response": 7}"#),
+        Script::Http(502, "text/plain", b"Bad Gateway"),
+        Script::Truncated,
+        Script::Oversized(9 << 20),
+        Script::Endless,
+    ];
+    the_other_is_served_and_it_is_taken_back(failures).await;
+}
+
+#[tokio::test]
+async fn a_validator_whose_answers_open_in_no_session_costs_the_others_nothing_and_is_taken_back() {
+    let no_package = Script::Http(200, JSON, br#"{"response": "\ufffd"}"#);
+    the_other_is_served_and_it_is_taken_back(vec![Script::Foreign, Script::Garbage, no_package]).await;
+}
+
+#[tokio::test]
+async fn a_validator_that_fails_at_everything_costs_the_others_nothing_and_is_taken_back() {
     let failures = vec![Script::Plain("Processing failed", 5000), Script::Plain("\u{fffd}", 4015)];
     the_other_is_served_and_it_is_taken_back(failures).await;
 }

@@ -7,6 +7,7 @@ mod support;
 mod command;
 mod hardship;
 mod identity;
+mod outages;
 mod port;
 mod registration;
 mod reports;

@@ -2,15 +2,23 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    convert::Infallible,
+    io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{
     Json, Router,
+    body::{Body, Bytes},
     extract::{DefaultBodyLimit, Path, State},
-    http::HeaderMap,
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
     routing::post,
+    serve::ListenerExt,
 };
 use byteleap_protocol::{
     challenge::ChallengeItem,
@@ -20,8 +28,9 @@ use byteleap_protocol::{
         CommitmentData, CommitmentResponse, HeartbeatData, HeartbeatResponse, ProofData, ProofReceipt, ProofRequest,
         SCHEMA_VERSION, TaskResponse, TokenRecord,
     },
-    session::{self, ReceivedPackage, Session, SessionInitRequest},
+    session::{self, ClientHandshake, ReceivedPackage, Session, SessionInitRequest},
 };
+use futures_util::stream;
 use rand_core::OsRng;
 use serde_json::{Value, json};
 use tokio::{
@@ -49,8 +58,18 @@ pub(crate) enum Script {
     PlainAfter(&'static str, i64),
     /// An error inside the session.
     Sealed(&'static str),
-    /// Bytes that open in no session.
+    /// A package that opens in no session.
     Garbage,
+    /// A sound answer, sealed by another session of the same validator.
+    Foreign,
+    /// An HTTP answer with this status, content type and body.
+    Http(u16, &'static str, &'static [u8]),
+    /// A body that ends before it is complete.
+    Truncated,
+    /// A body that never ends.
+    Endless,
+    /// A body of so many bytes.
+    Oversized(usize),
 }
 
 /// A validator on a port of its own.
@@ -65,9 +84,13 @@ struct Shared {
     own: Hotkey,
     sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
     batch: Mutex<Vec<ChallengeItem>>,
-    scripts: Mutex<HashMap<&'static str, VecDeque<Script>>>,
+    scripts: watch::Sender<HashMap<&'static str, VecDeque<Script>>>,
     tokens: Mutex<VecDeque<TokenRecord>>,
     hangs: watch::Sender<bool>,
+    /// Whether every request is cut off, and how many were.
+    cuts: watch::Sender<(bool, usize)>,
+    /// TCP connections that were accepted.
+    connections: AtomicUsize,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -81,26 +104,44 @@ impl StubValidator {
 
     /// A validator whose port refuses connections until the function is called.
     pub(crate) fn start_down(seed: u8) -> (Self, impl FnOnce()) {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        Self::on(socket, seed)
+    }
+
+    /// A validator on IPv6; none on a host without.
+    pub(crate) async fn start_v6(seed: u8) -> Option<Self> {
+        let socket = TcpSocket::new_v6().ok()?;
+        socket.bind("[::1]:0".parse().expect("an address")).ok()?;
+        let (validator, recover) = Self::on(socket, seed);
+        recover();
+        Some(validator)
+    }
+
+    fn on(socket: TcpSocket, seed: u8) -> (Self, impl FnOnce()) {
         let key = Keypair::from_seed(&[seed; 32]);
         let (sender, events) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             own: key.hotkey(),
             sessions: Mutex::default(),
             batch: Mutex::default(),
-            scripts: Mutex::default(),
+            scripts: watch::Sender::default(),
             tokens: Mutex::default(),
             hangs: watch::Sender::new(false),
+            cuts: watch::Sender::new((false, 0)),
+            connections: AtomicUsize::new(0),
             events: sender,
         });
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
         let address = socket.local_addr().expect("an address");
         let router = Router::new()
             .route("/{name}", post(serve))
             .layer(DefaultBodyLimit::max(64 << 20))
             .with_state(Arc::clone(&shared));
+        let counted = Arc::clone(&shared);
         let recover = move || {
-            let listener = socket.listen(64).expect("a listener");
+            let listener = socket.listen(64).expect("a listener").tap_io(move |_| {
+                counted.connections.fetch_add(1, Ordering::SeqCst);
+            });
             tokio::spawn(async move { axum::serve(listener, router).await });
         };
         (Self { key, address, shared, events: tokio::sync::Mutex::new(events) }, recover)
@@ -124,6 +165,23 @@ impl StubValidator {
         self.shared.hangs.send_replace(hangs);
     }
 
+    /// Cuts every request off, as a host that dies does, or serves again.
+    pub(crate) fn cut(&self, cuts: bool) {
+        self.shared.cuts.send_replace((cuts, 0));
+    }
+
+    /// Waits until so many requests were cut off.
+    pub(crate) async fn has_cut(&self, requests: usize) {
+        let mut cuts = self.shared.cuts.subscribe();
+        let cut = tokio::time::timeout(PATIENCE, cuts.wait_for(|(_, cut)| *cut >= requests)).await;
+        cut.expect("requests in time").expect("a validator");
+    }
+
+    /// How many TCP connections it has accepted.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
     /// How many challenges nobody has fetched yet.
     pub(crate) fn unfetched(&self) -> usize {
         self.shared.batch.lock().expect("a lock").len()
@@ -131,12 +189,24 @@ impl StubValidator {
 
     /// Answers the next requests of this class by script.
     pub(crate) fn script(&self, class: &'static str, scripts: impl IntoIterator<Item = Script>) {
-        self.shared.scripts.lock().expect("a lock").entry(class).or_default().extend(scripts);
+        self.shared.scripts.send_modify(|all| all.entry(class).or_default().extend(scripts));
+    }
+
+    /// Waits until every request of this class that is to be answered by script has come.
+    pub(crate) async fn has_failed(&self, class: &'static str) {
+        let mut scripts = self.shared.scripts.subscribe();
+        let done = scripts.wait_for(|all| all.get(class).is_none_or(VecDeque::is_empty));
+        tokio::time::timeout(PATIENCE, done).await.expect("requests in time").expect("a validator");
     }
 
     /// Answers the next token requests with these.
     pub(crate) fn give_tokens(&self, records: impl IntoIterator<Item = TokenRecord>) {
         self.shared.tokens.lock().expect("a lock").extend(records);
+    }
+
+    /// How many of the token answers nobody has asked for yet.
+    pub(crate) fn unasked_tokens(&self) -> usize {
+        self.shared.tokens.lock().expect("a lock").len()
     }
 
     /// The next event that `wanted` picks out; others are passed over.
@@ -175,13 +245,42 @@ async fn serve(
     Path(class): Path<String>,
     headers: HeaderMap,
     Json(body): Json<Value>,
-) -> Json<Value> {
+) -> Response {
     let _ = shared.hangs.subscribe().wait_for(|hangs| !hangs).await;
     check_caller(&shared, &headers, &body);
+    if shared.cuts.borrow().0 {
+        shared.cuts.send_modify(|(_, cut)| *cut += 1);
+        return cut_off(b"");
+    }
     let request = body["request"].as_str().expect("a request text");
-    let response =
-        if class == "SessionInitSynapse" { open(&shared, request) } else { answer(&shared, &class, request) };
-    Json(json!({ "response": response }))
+    if class == "SessionInitSynapse" {
+        return told(&open(&shared, request));
+    }
+    let mut script = None;
+    shared.scripts.send_modify(|all| script = all.get_mut(class.as_str()).and_then(VecDeque::pop_front));
+    match script {
+        Some(Script::Http(status, content_type, body)) => {
+            let status = StatusCode::from_u16(status).expect("a status");
+            (status, [(CONTENT_TYPE, content_type)], body).into_response()
+        }
+        Some(Script::Truncated) => cut_off(br#"{"response": "{\"ver\": "#),
+        Some(Script::Endless) => {
+            let spaces = std::iter::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(&[b' '; 1 << 16])));
+            ([(CONTENT_TYPE, "application/json")], Body::from_stream(stream::iter(spaces))).into_response()
+        }
+        Some(Script::Oversized(bytes)) => ([(CONTENT_TYPE, "application/json")], vec![b' '; bytes]).into_response(),
+        script => told(&answer(&shared, &class, request, script)),
+    }
+}
+
+fn told(response: &str) -> Response {
+    Json(json!({ "response": response })).into_response()
+}
+
+/// A reply of which this is sent and no more, before the connection ends.
+fn cut_off(sent: &'static [u8]) -> Response {
+    let pieces = [Ok(Bytes::from_static(sent)), Err(io::Error::other("cut off"))];
+    ([(CONTENT_TYPE, "application/json")], Body::from_stream(stream::iter(pieces))).into_response()
 }
 
 /// Every request is signed by the miner, for this validator, and says the same in headers and body.
@@ -193,6 +292,7 @@ fn check_caller(shared: &Shared, headers: &HeaderMap, body: &Value) {
     let signature = header("bt_header_dendrite_signature").parse().expect("a signature");
     assert!(miner.verify(message.as_bytes(), &signature), "the signature holds");
     assert_eq!(body["dendrite"]["hotkey"], json!(miner));
+    assert_eq!(body["dendrite"]["ip"], json!("0.0.0.0"), "nobody has looked up the miner's own address");
 }
 
 fn open(shared: &Shared, request: &str) -> String {
@@ -206,8 +306,7 @@ fn open(shared: &Shared, request: &str) -> String {
     response.to_text()
 }
 
-fn answer(shared: &Shared, class: &str, request: &str) -> String {
-    let script = shared.scripts.lock().expect("a lock").get_mut(class).and_then(VecDeque::pop_front);
+fn answer(shared: &Shared, class: &str, request: &str, script: Option<Script>) -> String {
     let plain = |text: &str, code: i64| json!({"error": text, "error_code": code}).to_string();
     if let Some(Script::Plain(text, code)) = &script {
         return plain(text, *code);
@@ -224,8 +323,18 @@ fn answer(shared: &Shared, class: &str, request: &str) -> String {
         Some(Script::Sealed(text)) => {
             session.seal(protocol_type, &json!({"error": text, "error_code": 1})).expect("a number").to_text()
         }
-        Some(Script::Plain(..)) | None => session.seal(protocol_type, &truth).expect("a number").to_text(),
+        Some(Script::Foreign) => another_session(shared).seal(protocol_type, &truth).expect("a number").to_text(),
+        _ => session.seal(protocol_type, &truth).expect("a number").to_text(),
     }
+}
+
+/// A session that the validator has with the same miner besides the one in use.
+fn another_session(shared: &Shared) -> Session {
+    let request = ClientHandshake::new(&mut OsRng, 0.0).request().to_text();
+    let request = SessionInitRequest::parse(&request).expect("a session request");
+    let session_id = SessionId::random(&mut OsRng);
+    let accepted = session::accept(&mut OsRng, &request, miner_key().hotkey(), shared.own, session_id, 4e9);
+    accepted.expect("a session").1
 }
 
 fn protocol_type(class: &str) -> &'static str {
