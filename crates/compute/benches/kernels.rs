@@ -15,6 +15,7 @@ use byteleap_compute::product::Band;
 use byteleap_compute::row_hash::row_hash;
 use byteleap_compute::verify::expected_row_hashes_by;
 use byteleap_protocol::id::{Iterations, MatrixSize, RowHash};
+use byteleap_protocol::lenient;
 use byteleap_protocol::merkle::MerkleTree;
 use byteleap_protocol::payload::ProofResponse;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -86,7 +87,8 @@ fn verify(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What one GPU showed, as a validator judges it on one thread, and reading the largest such proof of three rows from its text.
+/// What one GPU showed, as a validator judges it on one thread, and reading the largest such proof of three rows from its text,
+/// straight and by way of a tree of values.
 fn gpu(criterion: &mut Criterion) {
     let proof = |size, rows| {
         let challenge = GpuChallenge {
@@ -103,7 +105,11 @@ fn gpu(criterion: &mut Criterion) {
     let text = serde_json::to_string(proof(LEAVES as u32, 3).response()).unwrap();
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("parse", |bencher| {
-        bencher.iter(|| serde_json::from_str::<ProofResponse>(black_box(&text)).unwrap());
+        bencher.iter(|| lenient::from_str::<ProofResponse>(black_box(&text)).unwrap());
+    });
+    group.bench_function("parse by a tree", |bencher| {
+        let by_tree = |text| serde_json::from_value::<ProofResponse>(lenient::parse(text).unwrap()).unwrap();
+        bencher.iter(|| by_tree(black_box(&text)));
     });
     group.finish();
 }

@@ -4,8 +4,6 @@
 //! win, and converts number-like texts (worker-miner spec 2.1, miner-validator spec 2.1). [`parse`] takes such a text
 //! in; [`read`] converts one field, to be named in `#[serde(deserialize_with = "lenient::read")]`.
 
-use std::borrow::Cow;
-
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error};
 use serde_json::Value;
 
@@ -19,7 +17,7 @@ use crate::Object;
 /// # Errors
 /// The text is not JSON, even in this wider sense.
 pub fn parse(text: &str) -> Result<Value, serde_json::Error> {
-    serde_json::from_str(&quote_bare_tokens(text))
+    from_str(text)
 }
 
 /// Reads one JSON text as Python does, straight into a type: no tree of values in between, which for a GPU's proof would be
@@ -28,15 +26,16 @@ pub fn parse(text: &str) -> Result<Value, serde_json::Error> {
 /// # Errors
 /// The text is not JSON, even in this wider sense, or does not fit the type.
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
-    serde_json::from_str(&quote_bare_tokens(text))
+    match serde_json::from_str(text) {
+        // Looking for tokens costs more than reading, and a sealed package has them by chance: first it is read as it stands.
+        Err(_) if text.contains("NaN") || text.contains("Infinity") => serde_json::from_str(&quote_bare_tokens(text)),
+        read => read,
+    }
 }
 
 /// Puts quotation marks around `NaN`, `Infinity` and `-Infinity` wherever they stand outside a string.
-fn quote_bare_tokens(text: &str) -> Cow<'_, str> {
+fn quote_bare_tokens(text: &str) -> String {
     const TOKENS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
-    if !text.contains("NaN") && !text.contains("Infinity") {
-        return Cow::Borrowed(text);
-    }
     let mut quoted = String::with_capacity(text.len() + 16);
     let mut copied = 0;
     let mut at = 0;
@@ -62,7 +61,7 @@ fn quote_bare_tokens(text: &str) -> Cow<'_, str> {
         at += 1;
     }
     quoted.push_str(&text[copied..]);
-    Cow::Owned(quoted)
+    quoted
 }
 
 /// A field type with the conversions of worker-miner spec 2.1.

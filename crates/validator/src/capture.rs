@@ -149,8 +149,8 @@ impl Capture {
         }
     }
 
-    /// Whether this request is one of the share, and what is kept of it.
-    pub fn choose(&self, peer: Hotkey, kind: SynapseKind, request: &Value) -> Option<Chosen> {
+    /// Whether this request is one of the share, and what is kept of it; only then is it read.
+    pub fn choose(&self, peer: Hotkey, kind: SynapseKind, request: impl FnOnce() -> Value) -> Option<Chosen> {
         {
             let mut running = self.running.lock();
             self.end_if_due(&mut running);
@@ -159,7 +159,7 @@ impl Capture {
                 return None;
             }
         }
-        let request = redacted(request);
+        let request = redacted(&request());
         Some(Chosen { capture: self.clone(), at_ms: self.clock.unix_ms(), peer, kind, request })
     }
 }
@@ -240,14 +240,14 @@ mod tests {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new(1_000)));
         let capture = Capture::new(folder.path(), clock.clone());
         let request = json!({ "worker_id": "w" });
-        assert!(capture.choose(PEER, SynapseKind::Task, &request).is_none());
+        assert!(capture.choose(PEER, SynapseKind::Task, || request.clone()).is_none());
         let path = capture.start(Order { seconds: 60, share: 1.0 }).unwrap();
         assert!(matches!(capture.start(Order { seconds: 60, share: 1.0 }), Err(CaptureError::Running(_))));
-        capture.choose(PEER, SynapseKind::Task, &request).unwrap().answered(&json!({ "tasks": [] }));
-        let late = capture.choose(PEER, SynapseKind::Task, &request).unwrap();
+        capture.choose(PEER, SynapseKind::Task, || request.clone()).unwrap().answered(&json!({ "tasks": [] }));
+        let late = capture.choose(PEER, SynapseKind::Task, || request.clone()).unwrap();
         assert_eq!(capture.status()["captured"], 1);
         clock.advance(Duration::from_secs(60));
-        assert!(capture.choose(PEER, SynapseKind::Task, &request).is_none());
+        assert!(capture.choose(PEER, SynapseKind::Task, || request.clone()).is_none());
         assert_eq!(capture.status(), Value::Null);
         late.answered(&Value::Null);
         assert_eq!(lines(&path).len(), 1);
@@ -261,7 +261,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let capture = Capture::new(folder.path(), Arc::new(ManualClock::new(0)));
         capture.start(Order { seconds: 1, share: 0.1 }).unwrap();
-        let chosen = (0..2000).filter(|_| capture.choose(PEER, SynapseKind::Task, &Value::Null).is_some()).count();
+        let chosen = (0..2000).filter(|_| capture.choose(PEER, SynapseKind::Task, || Value::Null).is_some()).count();
         // Ten standard deviations around 200.
         assert!((66..334).contains(&chosen), "{chosen}");
         for wrong in [

@@ -343,19 +343,21 @@ fn note_computation(outcome: &TaskOutcome, times: &mut ChallengeTimestamps) {
     }
 }
 
-/// The openings of a worker's answer, if they cover every unit that was asked for: a validator refuses less.
+/// The openings of a worker's answer, one for each unit that was asked for and opened. Units are judged one by one, so one
+/// that was left out costs the others nothing.
 fn opened(requests: &[ProofRequest], answer: ProofAnswer) -> Result<Vec<ProofResponse>, String> {
-    if !answer.success {
-        return Err(answer.error.unwrap_or_else(|| "the worker gives no reason".to_owned()));
+    let ProofAnswer { success, mut proofs, error, .. } = answer;
+    let reason = error.unwrap_or_else(|| "the worker gives no reason".to_owned());
+    let mut opened = Vec::with_capacity(requests.len());
+    if success {
+        for ProofRequest { uuid, .. } in requests {
+            match proofs.iter().position(|proof| proof.uuid == *uuid) {
+                Some(index) => opened.push(proofs.swap_remove(index)),
+                None => tracing::warn!(unit = %uuid, reason, "the worker left out a unit"),
+            }
+        }
     }
-    match requests.iter().find(|request| !answer.proofs.iter().any(|proof| proof.uuid == request.uuid)) {
-        Some(missing) => Err(format!(
-            "the worker left out unit {}: {}",
-            missing.uuid,
-            answer.error.as_deref().unwrap_or("no reason given")
-        )),
-        None => Ok(answer.proofs),
-    }
+    if opened.is_empty() { Err(reason) } else { Ok(opened) }
 }
 
 #[cfg(test)]
@@ -375,11 +377,13 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_must_cover_every_unit_that_was_asked_for() {
-        let answer = || ProofAnswer::opened(vec![proof(Unit::Cpu)], 1, 2);
-        assert_eq!(opened(&[request("-1")], answer()).map(|proofs| proofs.len()), Ok(1));
-        let error = opened(&[request("-1"), request("GPU-1")], answer()).expect_err("GPU-1 is missing");
-        assert!(error.contains("GPU-1"), "{error}");
+    fn a_unit_that_is_left_out_or_was_not_asked_for_costs_the_others_nothing() {
+        let gpu = |name: &str| proof(name.parse().expect("a unit"));
+        let answer = || ProofAnswer::opened(vec![gpu("GPU-3"), gpu("GPU-2"), gpu("GPU-2"), gpu("GPU-1")], 1, 2);
+        let of = |units: &[&str]| opened(&units.iter().map(|unit| request(unit)).collect::<Vec<_>>(), answer());
+        assert_eq!(of(&["GPU-1", "GPU-2"]), Ok(vec![gpu("GPU-1"), gpu("GPU-2")]));
+        assert_eq!(of(&["GPU-1", "GPU-4"]), Ok(vec![gpu("GPU-1")]));
+        assert!(of(&["GPU-4"]).is_err());
     }
 
     #[test]

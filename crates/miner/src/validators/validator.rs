@@ -17,13 +17,13 @@ use byteleap_protocol::{
         ProofReceipt, TaskRequest, TaskResponse, TokenRecord, TokenRequest, read_answer,
     },
     session::{
-        ClientHandshake, HandshakeError, OpenError, ReceivedPackage, SequenceExhausted, Session, SessionInitResponse,
+        ClientHandshake, HandshakeError, OpenError, Plaintext, ReceivedPackage, SequenceExhausted, Session,
+        SessionInitResponse,
     },
     synapse::SynapseKind,
 };
 use rand_core::OsRng;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 
 use super::{
     blacklist::Blacklist,
@@ -226,10 +226,12 @@ impl Validator {
         let reply = self.post(kind, package.to_text()).await?;
         match read_reply(&held.session, kind, &reply)? {
             Reply::Plain(refusal) => Err(CallError::NotTaken(refusal)),
-            Reply::Opened(answer) => read_answer(answer).map_err(|error| match error {
-                AnswerError::Refused(refusal) => CallError::Refused(refusal),
-                AnswerError::Schema(error) => CallError::Malformed(error),
-            }),
+            Reply::Opened(answer) => {
+                read_answer(answer.read().map_err(CallError::Malformed)?).map_err(|error| match error {
+                    AnswerError::Refused(refusal) => CallError::Refused(refusal),
+                    AnswerError::Schema(error) => CallError::Malformed(error),
+                })
+            }
         }
     }
 
@@ -264,7 +266,7 @@ impl Validator {
 #[derive(Debug)]
 enum Reply {
     /// Sealed by the validator.
-    Opened(Value),
+    Opened(Plaintext),
     /// An error in place of a package, which nothing proves to be the validator's.
     Plain(ErrorAnswer),
 }

@@ -13,17 +13,17 @@ use byteleap_protocol::session::{
 use byteleap_protocol::{canonical, id::SessionId, lenient};
 use proptest::prelude::*;
 use rand_core::{CryptoRng, OsRng, RngCore};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 struct Vectors {
     sessions: Vec<Exchange>,
     must_fail: Vec<Forgery>,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 struct Exchange {
     miner_x25519_private_hex: String,
     validator_x25519_private_hex: String,
@@ -37,7 +37,7 @@ struct Exchange {
     messages: Vec<Message>,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 struct Message {
     direction: String,
     seq: u64,
@@ -46,7 +46,7 @@ struct Message {
     package_json: String,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 struct Forgery {
     why: String,
     package_json: String,
@@ -112,8 +112,9 @@ fn recorded_handshakes_and_packages_are_reproduced_byte_for_byte() {
             };
             assert_eq!(sealer.seal(seq, &synapse_type, &plaintext_json).to_text(), package_json);
             let package = ReceivedPackage::parse(&package_json).unwrap();
-            let opened = opener.open(&package, &synapse_type).unwrap();
-            assert_eq!(opened, (seq, lenient::parse(&plaintext_json).unwrap()));
+            let (opened_seq, payload) = opener.open(&package, &synapse_type).unwrap();
+            assert_eq!(opened_seq, seq);
+            assert_eq!(payload.read::<Value>().unwrap(), lenient::parse(&plaintext_json).unwrap());
         }
     }
 }
@@ -162,7 +163,8 @@ fn every_forged_package_is_refused_and_moves_no_window() {
     // Number 1 and 2 are still free: nothing forged has used them up.
     for _ in 0..2 {
         let package = miner.seal("TASK_V1", &json!({})).unwrap().to_text();
-        assert_eq!(validator.open(&ReceivedPackage::parse(&package).unwrap(), "TASK_V1"), Ok(json!({})));
+        let opened = validator.open(&ReceivedPackage::parse(&package).unwrap(), "TASK_V1").unwrap();
+        assert_eq!(opened.read::<Value>().unwrap(), json!({}));
     }
 }
 
@@ -176,6 +178,47 @@ fn a_replayed_or_misrouted_package_is_refused() {
     let refusal = validator.open(&package, "TASK_V1").unwrap_err();
     assert_eq!(refusal.code(), ErrorCode::SequenceError);
     assert!(refusal.to_string().starts_with("SEQUENCE_ERROR:4020:Replay detected or sequence out of window"));
+}
+
+/// A list as long as it likes, which tells by what it was read.
+#[derive(Debug)]
+struct ReadBy(&'static str);
+
+impl<'de> Deserialize<'de> for ReadBy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer)?;
+        Ok(Self(std::any::type_name::<D>()))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Listed {
+    list: ReadBy,
+}
+
+#[test]
+fn a_payload_is_read_from_its_text_and_a_field_that_is_named_twice_is_forgiven_in_a_short_one_only() {
+    let (miner, validator) = open(&vectors().sessions[0]);
+    let mut seq = 0;
+    let mut opened = |plaintext: &str| {
+        seq += 1;
+        let package = miner.outgoing().seal(seq, "TASK_V1", plaintext).to_text();
+        validator.open(&ReceivedPackage::parse(&package).unwrap(), "TASK_V1")
+    };
+    let by_tree = std::any::type_name::<Value>();
+    let numbers = "1,".repeat(600_000);
+    for numbers in ["", "NaN,", &numbers] {
+        let plaintext = format!(r#"{{"list":[{numbers}1]}}"#);
+        let listed: Listed = opened(&plaintext).unwrap().read().unwrap();
+        assert!(listed.list.0.contains("serde_json::de::Deserializer"), "{listed:?}");
+    }
+    let twice = |numbers: &str| format!(r#"{{"list":[{numbers}1],"list":[]}}"#);
+    assert_eq!(opened(&twice("")).unwrap().read::<Listed>().unwrap().list.0, by_tree);
+    assert!(opened(&twice(&numbers)).unwrap().read::<Listed>().is_err());
+    assert!(opened(" {}").unwrap().is_object() && !opened("[{}]").unwrap().is_object());
+    for no_json in ["", "{", "{}{}", "{\"a\":Infinit}"] {
+        assert_eq!(opened(no_json), Err(OpenError::Plaintext));
+    }
 }
 
 #[test]
@@ -255,6 +298,6 @@ proptest! {
         let payload = json!({ key: [text, number, float] });
         let package = validator.seal("TASK_V1", &payload).unwrap().to_text();
         let package = ReceivedPackage::parse(&package).unwrap();
-        prop_assert_eq!(miner.open(&package, "TASK_V1"), Ok(payload));
+        prop_assert_eq!(miner.open(&package, "TASK_V1").unwrap().read::<Value>().unwrap(), payload);
     }
 }

@@ -10,12 +10,11 @@ use byteleap_protocol::canonical;
 use byteleap_protocol::code::ErrorCode;
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::payload::ErrorAnswer;
-use byteleap_protocol::session::{OpenError, ReceivedPackage, Session, SessionInitRequest};
+use byteleap_protocol::session::{OpenError, Plaintext, ReceivedPackage, Session, SessionInitRequest};
 use byteleap_protocol::synapse::SynapseKind;
 use rand_core::OsRng;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::capture::Chosen;
 
@@ -58,7 +57,7 @@ pub(super) async fn answer<D: Desk>(
         let axon = Arc::clone(axon);
         on_blocking_thread(move || open(&axon, kind, caller, &request)).await?
     };
-    let (session, payload) = match opened {
+    let Opened { session, payload, chosen } = match opened {
         Ok(opened) => opened,
         Err(refusal) => {
             tracing::info!(peer = %caller, synapse = kind.name(), error = refusal.error, "package refused");
@@ -67,7 +66,6 @@ pub(super) async fn answer<D: Desk>(
         }
     };
     let desk = Arc::clone(&axon.desk);
-    let chosen = axon.capture.as_ref().and_then(|capture| capture.choose(caller, kind, &payload));
     let exchange = Exchange { axon, kind, caller, session, chosen };
     match kind {
         SynapseKind::Heartbeat => {
@@ -107,13 +105,15 @@ fn package_code(refusal: &ErrorAnswer) -> &'static str {
     }
 }
 
+/// A request out of its package, not yet read.
+struct Opened {
+    session: Arc<Session>,
+    payload: Plaintext,
+    chosen: Option<Chosen>,
+}
+
 /// Opens the package: the session, its owner, and all that [`Session::open`] checks.
-fn open<D: Desk>(
-    axon: &Axon<D>,
-    kind: SynapseKind,
-    caller: Hotkey,
-    request: &str,
-) -> Result<(Arc<Session>, Value), ErrorAnswer> {
+fn open<D: Desk>(axon: &Axon<D>, kind: SynapseKind, caller: Hotkey, request: &str) -> Result<Opened, ErrorAnswer> {
     if request.is_empty() {
         let error = "Session decryption failed: Empty synapse request data";
         return Err(ErrorAnswer::new(ErrorCode::BadAad, error));
@@ -128,7 +128,10 @@ fn open<D: Desk>(
         let error = "Decryption failed: payload is not an object";
         return Err(ErrorAnswer::new(ErrorCode::SessionUnknown, error));
     }
-    Ok((session, payload))
+    // What cannot be shown is left out.
+    let shown = || payload.read().unwrap_or_default();
+    let chosen = axon.capture.as_ref().and_then(|capture| capture.choose(caller, kind, shown));
+    Ok(Opened { session, payload, chosen })
 }
 
 /// An opened request on its way to the desk and back.
@@ -145,7 +148,7 @@ impl<D: Desk> Exchange<'_, D> {
     /// Reads the payload, lets `work` answer it and seals the answer.
     ///
     /// The work is a task of its own: a caller that hangs up does not stop it halfway.
-    async fn serve<P, A, W, F>(self, payload: Value, work: W) -> Result<String, Failed>
+    async fn serve<P, A, W, F>(self, payload: Plaintext, work: W) -> Result<String, Failed>
     where
         P: DeserializeOwned + Send + 'static,
         A: Serialize + Send + 'static,
@@ -153,7 +156,7 @@ impl<D: Desk> Exchange<'_, D> {
         F: Future<Output = Result<A, ErrorAnswer>> + Send + 'static,
     {
         let Self { axon, kind, caller, session, chosen } = self;
-        let read = on_blocking_thread(move || serde_json::from_value::<P>(payload)).await?;
+        let read = on_blocking_thread(move || payload.read::<P>()).await?;
         let payload = match read {
             Ok(payload) => payload,
             Err(misfit) => {

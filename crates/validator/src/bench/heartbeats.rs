@@ -325,7 +325,7 @@ impl Miner {
 
     fn opened<T: DeserializeOwned>(&self, kind: SynapseKind, reply: &str) -> Result<T, TaskError> {
         let answer = self.session.open(&ReceivedPackage::parse(reply)?, kind.protocol_type())?;
-        Ok(read_answer(answer)?)
+        Ok(read_answer(answer.read()?)?)
     }
 
     async fn post(&self, kind: SynapseKind, package: String) -> Result<String, TaskError> {

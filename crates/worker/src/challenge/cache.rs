@@ -113,9 +113,6 @@ impl ResultCache {
     /// A cache with what a former process of this worker left in `state_dir`. Blocks.
     ///
     /// # Errors
-    /// Rows of all kept results together: those of fifteen challenges of eight GPUs each, 32 MiB.
-    pub const ROWS_MAX: usize = 1 << 22;
-
     /// The folder of the results cannot be used.
     pub fn open(state_dir: &Path, now: Duration) -> Result<Self, JournalError> {
         let journal = Journal::open(state_dir.join(FOLDER), TIME_TO_LIVE, CAPACITY)?;

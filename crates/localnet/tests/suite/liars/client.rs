@@ -119,6 +119,7 @@ impl Miner {
             return Answer::Plain(error_code.unwrap_or_default(), error);
         }
         let answer = self.session.open(&ReceivedPackage::parse(&text).unwrap(), kind.protocol_type()).unwrap();
+        let answer: Value = answer.read().unwrap();
         match answer.get("error").and_then(Value::as_str) {
             Some(error) => Answer::Refused(error.to_owned()),
             None => Answer::Served(answer),

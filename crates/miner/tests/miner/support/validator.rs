@@ -315,7 +315,7 @@ fn answer(shared: &Shared, class: &str, request: &str, script: Option<Script>) -
     let session = shared.sessions.lock().expect("a lock").get(package.session_id()).cloned();
     let Some(session) = session else { return plain("Session not found or expired", 4012) };
     let protocol_type = protocol_type(class);
-    let payload = session.open(&package, protocol_type).expect("a payload");
+    let payload = session.open(&package, protocol_type).expect("a payload").read().expect("a value");
     let truth = process(shared, class, payload);
     match script {
         Some(Script::PlainAfter(text, code)) => plain(text, code),
