@@ -25,11 +25,12 @@ use byteleap_scoring::rules::{
 };
 
 use crate::alarm::Limits;
-use crate::alarm::webhook::WebhookUrl;
+use crate::alarm::webhook::{Webhook, WebhookUrl};
 use crate::backup::Schedule;
 use crate::challenge::verify::Pace;
 use crate::challenge::{CpuRules, GpuRules, Kinds, Rules as ChallengeRules, Spread};
 use crate::store::DatabaseUrl;
+use crate::store::gpu::Ownership;
 use crate::store::retention::Kept;
 
 /// A day in seconds: the longest interval of any loop.
@@ -86,12 +87,12 @@ pub const KEYS: &[Key] = &[
         participation")
     .default("0.80").live(),
     Key::integer("validation.verification_concurrent", -1, 1024, "proofs verified at once; -1: processors less one")
-        .default("1"),
+        .default("1").live(),
     Key::integer("validation.verification_interval", 1, DAY_S, "seconds between looks for unverified proofs")
-        .default("30"),
+        .default("30").live(),
     Key::integer("validation.verification_claim", 1, 3600, "seconds after which a proof that a killed verifier took is \
         judged by another")
-    .default("120"),
+    .default("120").live(),
     Key::integer("validation.proof_queue_max_size", 1, i64::MAX, "read for the sake of old files: proofs are on disk")
         .default("1000"),
     Key::text("validation.challenge_type", "cpu_matrix, gpu_matrix, or both: in turn to workers that can do both")
@@ -117,14 +118,17 @@ pub const KEYS: &[Key] = &[
     Key::float("validation.gpu.verification.row_verification_count_variance", 0.0, 1.0, "share by which that varies")
         .default("0.5").live(),
     Key::float("validation.gpu.verification.row_sample_rate", 0.0, 1.0, "share of a row's elements that is recomputed")
-        .default("0.001"),
-    Key::float("validation.gpu.verification.abs_tolerance", 0.0, 1.0, "absolute error that passes").default("0.02"),
-    Key::float("validation.gpu.verification.rel_tolerance", 0.0, 1.0, "relative error that passes").default("0.005"),
+        .default("0.001").live(),
+    Key::float("validation.gpu.verification.abs_tolerance", 0.0, 1.0, "absolute error that passes").default("0.02").live(),
+    Key::float("validation.gpu.verification.rel_tolerance", 0.0, 1.0, "relative error that passes").default("0.005").live(),
     Key::float("validation.gpu.verification.success_rate_threshold", 0.0, 1.0, "share of elements that must pass")
-        .default("0.85"),
+        .default("0.85").live(),
     Key::list("validation.gpu.model_allowlist", "models that are challenged; empty: any").default(
         r#"["RTX 3090", "RTX 4090", "RTX 5090", "A100-SXM4-80GB", "A100 80GB", "A100-PCIE-80GB", "H100 80GB", "H100-PCIE-80GB", "H100 94GB", "H200", "B200"]"#,
     ).live(),
+    Key::text("gpu.ownership", "who holds a card that several workers report: sticky (the first) or last_writer")
+        .parsed::<Ownership>()
+        .default("sticky"),
     Key::list("gpu.trusted_keys", "P-256 keys, as hexadecimal points, whose signature under a GPU's commitment counts")
         .parsed::<CommitmentKey>()
         .default(TRUSTED_KEYS).live(),
@@ -166,6 +170,8 @@ pub const KEYS: &[Key] = &[
     Key::text("alarms.webhook_url", "where alarms are sent as JSON: https://host/path (http:// to this machine)")
         .parsed::<WebhookUrl>()
         .secret()
+        .live(),
+    Key::text("alarms.webhook_ca_file", "certificates (PEM) that vouch for the webhook besides those that this machine trusts")
         .live(),
     Key::integer("alarms.verification_wait_s", 1, DAY_S, "seconds that a proof may wait for its verdict before an alarm")
         .default("300")
@@ -209,6 +215,8 @@ pub struct Settings {
     pub kept: Kept,
     /// How challenges are made and answered.
     pub challenge: ChallengeRules,
+    /// Who holds a card that several workers report.
+    pub gpu_ownership: Ownership,
     /// How proofs are verified.
     pub verification: Pace,
     /// How rounds are scored.
@@ -232,6 +240,8 @@ pub struct Settings {
 pub struct LiveSettings {
     /// How challenges are made and answered.
     pub challenge: Live<ChallengeRules>,
+    /// How proofs are verified.
+    pub verification: Live<Pace>,
     /// How rounds are scored.
     pub scoring: Live<ScoringRules>,
     /// Requests of one miner in a window.
@@ -247,6 +257,7 @@ impl LiveSettings {
     pub fn of(settings: &Settings) -> Self {
         Self {
             challenge: settings.challenge.clone().into(),
+            verification: settings.verification.into(),
             scoring: settings.scoring.clone().into(),
             rate_limit: settings.rate_limit.into(),
             kept: settings.kept.into(),
@@ -257,6 +268,7 @@ impl LiveSettings {
     /// Replaces all of them.
     pub fn set(&self, settings: Settings) {
         self.challenge.set(settings.challenge);
+        self.verification.set(settings.verification);
         self.scoring.set(settings.scoring);
         self.rate_limit.set(settings.rate_limit);
         self.kept.set(settings.kept);
@@ -382,6 +394,7 @@ impl Settings {
                     availability_ms: config.get::<i64>("weight_management.availability.window_hours") * 3_600_000,
                 },
                 challenge,
+                gpu_ownership: config.parsed("gpu.ownership"),
                 verification: Pace {
                     concurrency,
                     idle: config.seconds("validation.verification_interval"),
@@ -398,7 +411,9 @@ impl Settings {
                     burn: Burn { share: config.get("weights.burn.share"), uid: config.parsed("weights.burn.uid") },
                 },
                 alarms: Limits {
-                    webhook: config.parsed_optional("alarms.webhook_url"),
+                    webhook: config
+                        .parsed_optional("alarms.webhook_url")
+                        .map(|url| Webhook { url, ca_file: config.get("alarms.webhook_ca_file") }),
                     verification_wait: config.seconds("alarms.verification_wait_s"),
                     lease_stale_after: config.seconds("meshhub.lease_stale_after"),
                     min_free_disk_bytes: config.get::<u64>("alarms.min_free_disk_mb") * 1_000_000,
@@ -639,6 +654,64 @@ mod tests {
         assert!(!settings.challenge.gpu.accept_host_keys);
         assert_eq!(advice(&old).len(), 2);
         assert!(!old.effective().contains("secret"));
+    }
+
+    #[test]
+    fn every_key_that_the_specification_calls_live_is_live() {
+        let live = |name: &str| KEYS.iter().find(|key| key.name == name).unwrap_or_else(|| panic!("{name}")).live;
+        for key in [
+            "challenge_interval",
+            "challenge_timeout",
+            "ranking_window_minutes",
+            "participation_rate_threshold",
+            "verification_concurrent",
+            "verification_interval",
+            "challenge_type",
+            "cpu.matrix_size",
+            "cpu.size_variance",
+            "cpu.iterations",
+            "cpu.verification.row_verification_count",
+            "cpu.verification.row_verification_count_variance",
+            "gpu.matrix_size",
+            "gpu.size_variance",
+            "gpu.iterations",
+            "gpu.verification.coordinate_sample_count",
+            "gpu.verification.coordinate_sample_count_variance",
+            "gpu.verification.row_verification_count",
+            "gpu.verification.row_verification_count_variance",
+            "gpu.verification.row_sample_rate",
+            "gpu.verification.abs_tolerance",
+            "gpu.verification.rel_tolerance",
+            "gpu.verification.success_rate_threshold",
+            "gpu.model_allowlist",
+        ] {
+            assert!(live(&format!("validation.{key}")), "{key}");
+        }
+        assert!(live("weight_management.score_weights.lease_weight"));
+        assert!(live("weight_management.score_weights.challenge_weight"));
+        for key in ["port", "netuid", "database.url", "metagraph.sync_interval", "weights.dry_run", "gpu.ownership"] {
+            assert!(!live(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_a_reload_brings_reaches_the_parts_that_obey_it() {
+        let read = |more: &str| Settings::read(&config(&format!("{REQUIRED}{more}")).unwrap()).unwrap();
+        let live = LiveSettings::of(&read(""));
+        let fresh = read(
+            "validation:\n  verification_concurrent: 3\n  verification_interval: 7\n  challenge_interval: 90\n  gpu:\n    \
+             verification:\n      abs_tolerance: 0.5\nscoring:\n  profile: docs-100-0\nalarms:\n  \
+             verification_wait_s: 9\ndatabase:\n  event_retention_days: 2\nsecurity:\n  rate_limit:\n    \
+             max_requests: 5\n",
+        );
+        live.set(fresh);
+        let (pace, rules) = (live.verification.get(), live.challenge.get());
+        assert_eq!((pace.concurrency.get(), pace.idle), (3, Duration::from_secs(7)));
+        assert_eq!((rules.interval_ms, rules.gpu.tolerance.absolute), (90_000, 0.5));
+        assert_eq!(live.scoring.get().profile().name, ProfileName::Docs1000);
+        assert_eq!(live.alarms.get().verification_wait, Duration::from_secs(9));
+        assert_eq!(live.kept.get().events_ms, 2 * DAY_S * 1000);
+        assert_eq!(live.rate_limit.get().max_requests, 5);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use byteleap_daemon::reload::{Hangups, Reload};
 use byteleap_daemon::tasks::{self, Signals, Tasks};
 use byteleap_host::service::{Daemon, ServiceCommand};
 use byteleap_protocol::hotkey::{Hotkey, Signer};
+use byteleap_scoring::Profile;
 use byteleap_validator::FAILPOINTS;
 use byteleap_validator::alarm::webhook::{Sender, post};
 use byteleap_validator::backup;
@@ -31,8 +32,8 @@ use byteleap_validator::store::reference::{Heritage, Reach};
 use byteleap_validator::store::round::RoundKey;
 use byteleap_validator::store::{DatabaseUrl, Place, Store, StoreError};
 use byteleap_validator::verifier;
-use byteleap_validator::weights::report::WeightsCommand;
-use byteleap_validator::weights::{self, Submitter};
+use byteleap_validator::weights::Preparer;
+use byteleap_validator::weights::report::{self, WeightsCommand};
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 
@@ -178,11 +179,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Service(command) => service_command(&command),
         Command::Migrate(command) => cli::block_on(migrate(configured()?.1, command)),
-        Command::Weights(command) => {
-            let settings = configured()?.1;
-            let wallet = wallet(&settings)?;
-            cli::block_on(weights(settings, wallet, command))
-        }
+        Command::Weights(command) => cli::block_on(weights(configured()?.1, command)),
         Command::Verifier => {
             let (config, settings) = configured()?;
             run_verifier(&arguments.common, &config, settings)
@@ -243,7 +240,8 @@ fn run_verifier(arguments: &CommonArgs, config: &Config, settings: Settings) -> 
     cli::block_on(async move {
         let (signals, hangups) = (Signals::of_process()?, Hangups::of_process()?);
         let tasks = Tasks::new();
-        match verifier::start(&settings, Arc::new(SystemClock::new()), metrics, &tasks).await {
+        let live = LiveSettings::of(&settings);
+        match verifier::start(&settings, &live, Arc::new(SystemClock::new()), metrics, &tasks).await {
             Err(error @ verifier::StartError::File(_)) => return Err(Failure::usage(error.to_string())),
             started => started?,
         };
@@ -417,12 +415,12 @@ async fn capture(settings: Settings, command: CaptureCommand) -> Result<(), Fail
 }
 
 async fn test_alarm(settings: Settings) -> Result<(), Failure> {
-    let Some(url) = &settings.alarms.webhook else {
+    let Some(webhook) = &settings.alarms.webhook else {
         return Err(Failure::usage("alarms.webhook_url is not set: there is nowhere to send a message to"));
     };
-    let sender = Sender { hotkey: wallet(&settings)?.keypair.hotkey(), netuid: settings.netuid };
-    post(url, &sender.test_message(SystemClock::new().unix_ms())).await?;
-    Ok(writeln!(io::stdout(), "{url} took the test message")?)
+    let sender = Sender { hotkey: own_hotkey(&settings, None).await?, netuid: settings.netuid };
+    post(webhook, &sender.test_message(SystemClock::new().unix_ms())).await?;
+    Ok(writeln!(io::stdout(), "{} took the test message", webhook.url)?)
 }
 
 /// The store of a command that needs what a running validator has written.
@@ -435,18 +433,50 @@ async fn written_store(settings: &Settings) -> Result<Store, Failure> {
     })
 }
 
-async fn weights(settings: Settings, wallet: Wallet, command: WeightsCommand) -> Result<(), Failure> {
-    let submitter = Submitter {
-        store: written_store(&settings).await?,
-        chain: chain(&settings)?,
-        signer: Arc::new(wallet.keypair),
-        clock: Arc::new(SystemClock::new()),
-        netuid: settings.netuid,
-        settings: settings.weights.clone(),
+/// Only `submit` needs the wallet: what is shown is in the database and on the chain.
+async fn weights(settings: Settings, command: WeightsCommand) -> Result<(), Failure> {
+    let store = written_store(&settings).await?;
+    let preparer = |own: Hotkey| -> Result<Preparer, Failure> {
+        Ok(Preparer {
+            store: store.clone(),
+            chain: chain(&settings)?,
+            own,
+            clock: Arc::new(SystemClock::new()),
+            netuid: settings.netuid,
+            settings: settings.weights.clone(),
+        })
     };
-    let text = weights::report::command(&submitter, settings.scoring.profile(), command).await?;
-    submitter.store.close().await;
+    let text = match command {
+        WeightsCommand::Show { json } => report::show(&store, json).await?,
+        WeightsCommand::Preview { hotkey, json } => {
+            report::preview(&preparer(own_hotkey(&settings, hotkey).await?)?, json).await?
+        }
+        WeightsCommand::Diff { hotkey, json } => {
+            report::diff(&preparer(own_hotkey(&settings, hotkey).await?)?, json).await?
+        }
+        WeightsCommand::Replay { round, profile, json } => {
+            let profile = profile.map_or_else(|| settings.scoring.profile().clone(), Profile::named);
+            report::replayed(&store, round, &profile, json).await?
+        }
+        WeightsCommand::Submit { json } => {
+            let signer = Arc::new(wallet(&settings)?.keypair);
+            report::submit(&preparer(signer.hotkey())?.signed_by(signer), json).await?
+        }
+    };
+    store.close().await;
     Ok(write!(io::stdout(), "{text}")?)
+}
+
+/// Our hotkey: as given, else as the running validator tells; only without either the wallet is opened.
+async fn own_hotkey(settings: &Settings, given: Option<Hotkey>) -> Result<Hotkey, Failure> {
+    if let Some(hotkey) = given {
+        return Ok(hotkey);
+    }
+    let status = admin::get(settings.admin, "/status").await.unwrap_or_default();
+    match status["hotkey"].as_str().and_then(|hotkey| hotkey.parse().ok()) {
+        Some(hotkey) => Ok(hotkey),
+        None => Ok(wallet(settings)?.keypair.hotkey()),
+    }
 }
 
 async fn show_explanation(

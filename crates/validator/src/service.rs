@@ -38,7 +38,7 @@ use crate::score::{self, Scorer};
 use crate::store::queue::OWN_CLAIMS;
 use crate::store::retention::{Forgotten, Kept};
 use crate::store::{Store, StoreError};
-use crate::weights::{self, Submitter};
+use crate::weights::{self, Preparer};
 
 /// How long the process may take from a signal to its end.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
@@ -119,7 +119,7 @@ pub enum StartError {
 /// # Errors
 /// It cannot be reached, or belongs to another version.
 pub async fn open_store(settings: &Settings, clock: &dyn Clock) -> Result<Store, StoreError> {
-    let store = Store::open(&settings.database).await?;
+    let store = Store::open(&settings.database).await?.with_gpu_ownership(settings.gpu_ownership);
     for step in store.migrate_up(clock.unix_ms()).await? {
         tracing::info!(step, "schema step applied");
     }
@@ -214,8 +214,8 @@ impl Shared<'_> {
             Arc::clone(clock),
             proof_arrived,
             name,
-            settings.verification,
-            settings.challenge.gpu.tolerance,
+            live.verification.clone(),
+            live.challenge.clone(),
         );
         tasks.restarting("verifier", RESTART_PAUSE, move |stop| verifier.clone().run(stop));
     }
@@ -230,14 +230,15 @@ impl Shared<'_> {
             clock: Arc::clone(clock),
             rules: live.scoring.clone(),
         };
-        let submitter = Submitter {
+        let preparer = Preparer {
             store: store.clone(),
             chain: Arc::clone(chain),
-            signer: Arc::clone(signer),
+            own: signer.hotkey(),
             clock: Arc::clone(clock),
             netuid: settings.netuid,
             settings: settings.weights.clone(),
         };
+        let submitter = preparer.signed_by(Arc::clone(signer));
         let interval = settings.scoring_interval;
         tasks.service("scoring", |stop| endless(score::run(scorer, interval, stop)));
         tasks.service("weights", |stop| endless(weights::run(submitter, stop)));
@@ -270,6 +271,8 @@ impl Shared<'_> {
             clock: Arc::clone(clock),
             own,
             tempo_blocks: settings.weights.tempo_blocks.filter(|_| !settings.weights.dry_run),
+            started_at_ms: clock.unix_ms(),
+            max_round_age: settings.weights.max_round_age,
             started_at_block: members.snapshot().map_or(0, |snapshot| snapshot.metagraph.block),
             folders: database.into_iter().chain([settings.log_dir.clone()]).collect(),
             peers: peers.clone(),

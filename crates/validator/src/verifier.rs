@@ -19,8 +19,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::challenge::verify::{Pace, Verifier};
-use crate::config::Settings;
+use crate::challenge::verify::Verifier;
+use crate::config::{LiveSettings, Settings};
 use crate::service::{RESTART_PAUSE, endless};
 use crate::store::{DatabaseUrl, Engine, Store, StoreError};
 
@@ -58,6 +58,7 @@ pub enum StartError {
 /// What would keep it from its work: see [`StartError`].
 pub async fn start(
     settings: &Settings,
+    live: &LiveSettings,
     clock: Arc<dyn Clock>,
     metrics: PrometheusHandle,
     tasks: &Tasks,
@@ -72,15 +73,15 @@ pub async fn start(
         return Err(StartError::Schema(pending));
     }
     let name = format!("verifier-{}", Uuid::new_v4());
-    let pace = Pace { idle: settings.verification.idle.min(LONGEST_IDLE), ..settings.verification };
     let verifier = Verifier::new(
         store.clone(),
         Arc::clone(&clock),
         Arc::new(Notify::new()),
         name.clone(),
-        pace,
-        settings.challenge.gpu.tolerance,
-    );
+        live.verification.clone(),
+        live.challenge.clone(),
+    )
+    .idle_at_most(LONGEST_IDLE);
     tasks.restarting("verifier", RESTART_PAUSE, move |stop| verifier.clone().run(stop));
 
     let admin = Admin::bind(settings.admin).await?;
@@ -95,7 +96,7 @@ pub async fn start(
     });
     let pages = Pages { readiness, metrics, status, routes: Router::new() };
     tasks.service("admin", |stop| admin.serve(pages, stop));
-    tracing::info!(name, database = %url, threads = pace.concurrency, admin = %address, "verifier started");
+    tracing::info!(name, database = %url, threads = settings.verification.concurrency, admin = %address, "verifier started");
     Ok(address)
 }
 

@@ -1,5 +1,7 @@
 //! From facts to findings: a pure function, so that every threshold is tested.
 
+use std::time::Duration;
+
 use super::{Alarm, Findings, Limits};
 
 /// Tempos without weights of ours that are too many.
@@ -23,6 +25,10 @@ pub struct Facts {
     pub standing: Option<Option<Standing>>,
     /// Blocks between submissions; none: we send none.
     pub tempo_blocks: Option<u64>,
+    /// How old the newest round is, or how long this process runs if that is less.
+    pub round_age_ms: Option<i64>,
+    /// From when on a round is too old to be paid (`weights.max_round_age`).
+    pub max_round_age: Duration,
     /// How long the proof that waits longest has waited; 0 when none waits.
     pub oldest_proof_ms: Option<i64>,
     /// Leases above zero that were not repeated in time.
@@ -65,6 +71,16 @@ pub fn judge(facts: &Facts, limits: &Limits) -> Findings {
         too_silent && !lacks_permit,
         format!(
             "no weights of ours on chain for {silent} blocks: `byteleap-validator weights preview` says what is in the way"
+        ),
+    );
+    let round_age_ms = facts.round_age_ms.unwrap_or(0);
+    found(
+        Alarm::NoRound,
+        facts.round_age_ms.is_some(),
+        u128::try_from(round_age_ms).unwrap_or(0) > facts.max_round_age.as_millis(),
+        format!(
+            "no scoring round for {} s, so no weights are sent: see in the log why scoring stopped",
+            round_age_ms / 1000
         ),
     );
     let waited_ms = facts.oldest_proof_ms.unwrap_or(0);
@@ -116,8 +132,6 @@ pub fn judge(facts: &Facts, limits: &Limits) -> Findings {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn limits() -> Limits {
@@ -134,6 +148,8 @@ mod tests {
         Facts {
             standing: Some(Some(Standing { has_permit: true, silent_blocks: 210 })),
             tempo_blocks: Some(105),
+            round_age_ms: Some(1_800_000),
+            max_round_age: Duration::from_secs(1800),
             oldest_proof_ms: Some(300_000),
             stale_leases: Some(0),
             contested_gpus: Some(0),
@@ -156,6 +172,7 @@ mod tests {
             (Facts { standing: standing(true, 211), ..well() }, Alarm::NoSubmission),
             (Facts { standing: standing(false, 211), ..well() }, Alarm::PermitLost),
             (Facts { standing: Some(None), ..well() }, Alarm::RegistrationLost),
+            (Facts { round_age_ms: Some(1_800_001), ..well() }, Alarm::NoRound),
             (Facts { oldest_proof_ms: Some(300_001), ..well() }, Alarm::VerificationBacklog),
             (Facts { stale_leases: Some(1), ..well() }, Alarm::StaleLeases),
             (Facts { contested_gpus: Some(2), ..well() }, Alarm::ContestedGpus),

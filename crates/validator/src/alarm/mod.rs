@@ -26,6 +26,8 @@ pub enum Alarm {
     ContestedGpus,
     /// The disk of database or log fills up.
     LowDisk,
+    /// Scoring has stopped: the newest round is too old to be paid.
+    NoRound,
     /// No weights of ours for two tempos.
     NoSubmission,
     /// The hotkey lost its permit.
@@ -40,10 +42,11 @@ pub enum Alarm {
 
 impl Alarm {
     /// Every alarm.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ClockOffset,
         Self::ContestedGpus,
         Self::LowDisk,
+        Self::NoRound,
         Self::NoSubmission,
         Self::PermitLost,
         Self::RegistrationLost,
@@ -57,6 +60,7 @@ impl Alarm {
             Self::ClockOffset => "clock_offset",
             Self::ContestedGpus => "contested_gpus",
             Self::LowDisk => "low_disk",
+            Self::NoRound => "no_round",
             Self::NoSubmission => "no_submission",
             Self::PermitLost => "permit_lost",
             Self::RegistrationLost => "registration_lost",
@@ -70,7 +74,7 @@ impl Alarm {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Where changes are sent.
-    pub webhook: Option<webhook::WebhookUrl>,
+    pub webhook: Option<webhook::Webhook>,
     /// A proof may wait for its verdict for so long.
     pub verification_wait: Duration,
     /// A lease is stale when it was not repeated for so long.

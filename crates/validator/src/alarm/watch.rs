@@ -34,6 +34,10 @@ pub struct Watch {
     pub tempo_blocks: Option<u64>,
     /// The block at which this process started.
     pub started_at_block: u64,
+    /// When it started.
+    pub started_at_ms: i64,
+    /// From when on a round is too old to be paid.
+    pub max_round_age: Duration,
     /// Folders whose disks we write to.
     pub folders: Vec<PathBuf>,
     /// Our miners' clocks.
@@ -89,9 +93,14 @@ impl Watch {
         if let Some(ahead_ms) = clock_ahead_ms {
             metrics::gauge!("clock_ahead_seconds").set(ahead_ms as f64 / 1000.0);
         }
+        // A start finds an old round where the process was down, and makes a new one at once.
+        let round = known(self.store.latest_round().await);
+        let scored_at_ms = round.map(|round| round.map_or(0, |round| round.at_ms).max(self.started_at_ms));
         Facts {
             standing: self.standing(),
             tempo_blocks: self.tempo_blocks,
+            round_age_ms: scored_at_ms.map(|at_ms| now_ms - at_ms),
+            max_round_age: self.max_round_age,
             oldest_proof_ms: queue.map(|queue| queue.oldest_at_ms.map_or(0, |at_ms| now_ms - at_ms)),
             stale_leases: known(self.store.stale_leases(stale_before_ms).await),
             contested_gpus: known(self.store.contested_gpus(now_ms - CONTEST_MS).await),

@@ -10,6 +10,7 @@
 //! pauses while the other side is away. The address holds a secret, so no log and no error shows more than its host.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +40,15 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 6;
 /// Pause after the first failed attempt; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Where alarms are sent, and whom we believe to be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Its address.
+    pub url: WebhookUrl,
+    /// A file of certificates (PEM) whose signature under the server's counts, besides what this machine trusts.
+    pub ca_file: Option<PathBuf>,
+}
 
 /// A checked address of a webhook.
 #[derive(Clone, PartialEq, Eq)]
@@ -87,24 +98,27 @@ impl fmt::Debug for WebhookUrl {
     }
 }
 
-/// Why a message was not delivered.
+/// Why a message was not delivered; each names the host.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
     /// Nothing answers there, or the encryption failed.
     #[error("{0} cannot be reached")]
-    Connect(WebhookUrl, #[source] std::io::Error),
+    Connect(String, #[source] std::io::Error),
+    /// The configured certificates cannot be read.
+    #[error("alarms.webhook_ca_file {} cannot be read as certificates (PEM)", .0.display())]
+    Authority(PathBuf, #[source] pem::Error),
     /// The host's name cannot stand in a certificate.
     #[error("{0} is no name that a certificate can hold")]
-    Name(WebhookUrl),
+    Name(String),
     /// The connection broke.
     #[error("{0} broke the connection off")]
-    Broken(WebhookUrl, #[source] hyper::Error),
+    Broken(String, #[source] hyper::Error),
     /// No answer in time.
     #[error("{0} gave no answer within {seconds} s", seconds = DEADLINE.as_secs())]
-    Deadline(WebhookUrl),
+    Deadline(String),
     /// Another answer than success.
     #[error("{0} answered {1}")]
-    Refused(WebhookUrl, StatusCode),
+    Refused(String, StatusCode),
 }
 
 impl DeliveryError {
@@ -112,7 +126,7 @@ impl DeliveryError {
     fn is_temporary(&self) -> bool {
         match self {
             Self::Refused(_, status) => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
-            Self::Name(_) => false,
+            Self::Name(_) | Self::Authority(..) => false,
             Self::Connect(..) | Self::Broken(..) | Self::Deadline(_) => true,
         }
     }
@@ -206,8 +220,8 @@ impl Deliveries {
         let mut pause = self.first_pause;
         for attempt in 1..=ATTEMPTS {
             // Without an address nobody wants to hear; a reload may give or change it.
-            let Some(url) = self.limits.get().webhook.clone() else { return };
-            match post(&url, &message).await {
+            let Some(webhook) = self.limits.get().webhook.clone() else { return };
+            match post(&webhook, &message).await {
                 Ok(()) => return count("delivered"),
                 Err(error) if error.is_temporary() && attempt < ATTEMPTS => {
                     tracing::debug!(error = byteleap_daemon::tasks::chain(&error), attempt, "webhook: sent again");
@@ -233,42 +247,50 @@ fn count(outcome: &'static str) {
 ///
 /// # Errors
 /// It did not arrive, or was not taken.
-pub async fn post(url: &WebhookUrl, message: &Value) -> Result<(), DeliveryError> {
-    let sent = tokio::time::timeout(DEADLINE, exchange(url, message.to_string()));
-    let status = sent.await.map_err(|_| DeliveryError::Deadline(url.clone()))??;
-    if status.is_success() { Ok(()) } else { Err(DeliveryError::Refused(url.clone(), status)) }
+pub async fn post(webhook: &Webhook, message: &Value) -> Result<(), DeliveryError> {
+    let url = &webhook.url;
+    let sent = tokio::time::timeout(DEADLINE, exchange(webhook, message.to_string()));
+    let status = sent.await.map_err(|_| DeliveryError::Deadline(url.to_string()))??;
+    if status.is_success() { Ok(()) } else { Err(DeliveryError::Refused(url.to_string(), status)) }
 }
 
-async fn exchange(url: &WebhookUrl, body: String) -> Result<StatusCode, DeliveryError> {
-    let unreachable = |error| DeliveryError::Connect(url.clone(), error);
+async fn exchange(Webhook { url, ca_file }: &Webhook, body: String) -> Result<StatusCode, DeliveryError> {
+    let unreachable = |error| DeliveryError::Connect(url.to_string(), error);
     let stream = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(unreachable)?;
     if !url.is_encrypted {
         return send(url, TokioIo::new(stream), body).await;
     }
-    let name = ServerName::try_from(url.host.clone()).map_err(|_| DeliveryError::Name(url.clone()))?;
+    let name = ServerName::try_from(url.host.clone()).map_err(|_| DeliveryError::Name(url.to_string()))?;
     // The system's certificates are files: read off the runtime, and only when an alarm is sent.
-    let trusted =
-        tokio::task::spawn_blocking(trusted).await.map_err(|error| unreachable(std::io::Error::other(error)))?;
-    let connector = TlsConnector::from(trusted.map_err(unreachable)?);
-    let stream = connector.connect(name, stream).await.map_err(unreachable)?;
+    let (trusting, ca_file) = (url.clone(), ca_file.clone());
+    let trusted = tokio::task::spawn_blocking(move || trusted(&trusting, ca_file.as_deref()));
+    let config = trusted.await.map_err(|error| unreachable(std::io::Error::other(error)))??;
+    let stream = TlsConnector::from(config).connect(name, stream).await.map_err(unreachable)?;
     send(url, TokioIo::new(stream), body).await
 }
 
-/// Trust in what this machine trusts.
-fn trusted() -> Result<Arc<ClientConfig>, std::io::Error> {
+/// Trust in what this machine trusts, and in the certificates of `ca_file`.
+fn trusted(url: &WebhookUrl, ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, DeliveryError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+    if let Some(path) = ca_file {
+        let unreadable = |error| DeliveryError::Authority(path.to_owned(), error);
+        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        if roots.add_parsable_certificates(read.map_err(unreadable)?).0 == 0 {
+            return Err(unreadable(pem::Error::NoItemsFound));
+        }
+    }
+    ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(std::io::Error::other)?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+        .map(|config| Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+        .map_err(|error| DeliveryError::Connect(url.to_string(), std::io::Error::other(error)))
 }
 
 async fn send<S>(url: &WebhookUrl, stream: S, body: String) -> Result<StatusCode, DeliveryError>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
-    let broken = |error| DeliveryError::Broken(url.clone(), error);
+    let broken = |error| DeliveryError::Broken(url.to_string(), error);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(broken)?;
     let host = url.uri.authority().map(ToString::to_string).unwrap_or_default();
     let mut request = Request::new(Full::new(Bytes::from(body)));
@@ -293,6 +315,10 @@ where
 #[cfg(test)]
 mod tests {
     use axum::{Router, extract::State, routing::any};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
     use super::super::Alarm;
     use super::*;
@@ -316,9 +342,69 @@ mod tests {
         (url, received)
     }
 
+    fn webhook(url: &str) -> Webhook {
+        Webhook { url: url.parse().unwrap(), ca_file: None }
+    }
+
+    /// The same behind TLS, with a certificate of its own that is written to `ca_file`.
+    async fn encrypted_server(ca_file: &Path) -> (String, mpsc::Receiver<Vec<u8>>) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = vec!["localhost".to_owned()];
+        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        std::fs::write(ca_file, certificate.pem()).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/hook?token=hunter2", listener.local_addr().unwrap().port());
+        let (requests, received) = mpsc::channel(4);
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // A client that does not believe us hangs up within the handshake.
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut request = Vec::new();
+                while !request.ends_with(b"}") {
+                    stream.read_buf(&mut request).await.unwrap();
+                }
+                stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await.unwrap();
+                requests.send(request).await.unwrap();
+            }
+        });
+        (url, received)
+    }
+
+    #[tokio::test]
+    async fn a_message_goes_encrypted_to_whom_the_configured_certificate_vouches_for_and_to_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        let (url, mut received) = encrypted_server(&ca_file).await;
+        let url: WebhookUrl = url.parse().unwrap();
+        let message = SENDER.test_message(7);
+
+        let stranger = post(&Webhook { url: url.clone(), ca_file: None }, &message).await.unwrap_err();
+        let told = byteleap_daemon::tasks::chain(&stranger);
+        assert!(matches!(stranger, DeliveryError::Connect(..)) && told.contains("certificate"), "{told}");
+
+        post(&Webhook { url: url.clone(), ca_file: Some(ca_file.clone()) }, &message).await.unwrap();
+        let request = String::from_utf8(received.recv().await.unwrap()).unwrap();
+        assert!(request.starts_with("POST /hook?token=hunter2 HTTP/1.1\r\n"), "{request}");
+        let (_, body) = request.split_once("\r\n\r\n").unwrap();
+        assert_eq!(serde_json::from_str::<Value>(body).unwrap(), message);
+
+        std::fs::write(&ca_file, "no certificate").unwrap();
+        let unreadable = post(&Webhook { url, ca_file: Some(ca_file) }, &message).await.unwrap_err();
+        assert!(matches!(unreadable, DeliveryError::Authority(..)) && !unreadable.is_temporary());
+        assert!(!format!("{unreadable:?} {stranger:?}").contains("hunter2"));
+    }
+
     fn limits(url: &str) -> Live<Limits> {
         Live::from(Limits {
-            webhook: Some(url.parse().unwrap()),
+            webhook: Some(webhook(url)),
             verification_wait: Duration::ZERO,
             lease_stale_after: Duration::ZERO,
             min_free_disk_bytes: 0,
@@ -349,13 +435,14 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_final_and_no_error_shows_the_secret() {
         let (url, mut received) = server(vec![404]).await;
-        let url: WebhookUrl = url.parse().unwrap();
-        let error = post(&url, &SENDER.test_message(0)).await.unwrap_err();
+        let plain = webhook(&url);
+        let error = post(&plain, &SENDER.test_message(0)).await.unwrap_err();
         assert!(!error.is_temporary());
+        let url = plain.url;
         assert_eq!(received.recv().await.unwrap()["state"], "test");
         assert!(!format!("{error} {error:?} {url} {url:?}").contains("hunter2"));
         // Nobody speaks TLS there.
-        let encrypted: WebhookUrl = format!("https://{}:{}/hook?token=hunter2", url.host, url.port).parse().unwrap();
+        let encrypted = webhook(&format!("https://{}:{}/hook?token=hunter2", url.host, url.port));
         let error = post(&encrypted, &SENDER.test_message(0)).await.unwrap_err();
         assert!(matches!(error, DeliveryError::Connect(..)) && !format!("{error:?}").contains("hunter2"), "{error:?}");
     }

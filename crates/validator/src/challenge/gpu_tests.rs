@@ -7,6 +7,7 @@ use std::time::Duration;
 use byteleap_compute::engine::software::SoftwareEngine;
 use byteleap_compute::engine::{Committed, GpuEngine};
 use byteleap_compute::gpu::GpuChallenge;
+use byteleap_compute::gpu::verify::Tolerance;
 use byteleap_daemon::clock::Clock;
 use byteleap_protocol::Object;
 use byteleap_protocol::challenge::{ChallengeData, ChallengeItem, ChallengeKind};
@@ -242,6 +243,21 @@ async fn a_wrong_element_fails_alone() {
     first_fails_alone(gpu_rules(), honest, lie, "wrong_elements").await;
 }
 
+async fn a_reloaded_tolerance_judges_the_next_proof() {
+    let (world, rig) = (World::new(gpu_rules()).await, Rig::new(&["GPU-a"]));
+    let item = world.one_for(&rig).await;
+    let tolerance = Tolerance { success_rate: 0.0, ..rules().gpu.tolerance };
+    world.rules.set(Rules { gpu: GpuRules { tolerance, ..rules().gpu }, ..gpu_rules() });
+    let lie = |proofs: &mut Vec<ProofResponse>, request: &ProofRequest| {
+        for number in &mut proofs[0].coordinate_values[..request.coordinates.len()] {
+            *number = Half::from_f64(number.to_f64() + 1.0);
+        }
+    };
+    let commitments = commitments_of(&rig.compute(&item));
+    world.answer(&rig, &item, commitments, lie).await.unwrap();
+    assert_eq!(world.status(&item).await, Status::Verified, "what a_wrong_element_fails_alone refuses");
+}
+
 async fn a_row_with_one_wrong_number_fails_alone() {
     let lie = |proofs: &mut Vec<ProofResponse>, request: &ProofRequest| {
         let number = &mut proofs[0].coordinate_values[request.coordinates.len()];
@@ -465,6 +481,7 @@ async fn rows_alone_can_be_asked_for() {
 }
 
 on_both_engines!(
+    a_reloaded_tolerance_judges_the_next_proof,
     a_gpu_challenge_goes_all_the_way_round,
     a_gpu_with_an_empty_signature_fails_alone,
     a_gpu_without_a_signature_fails_alone,

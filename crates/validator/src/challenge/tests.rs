@@ -12,6 +12,7 @@ use byteleap_compute::challenge::CpuChallenge;
 use byteleap_compute::cpu::compute;
 use byteleap_compute::gpu::verify::Tolerance;
 use byteleap_daemon::clock::{Clock, ManualClock};
+use byteleap_daemon::live::Live;
 use byteleap_protocol::Object;
 use byteleap_protocol::challenge::{ChallengeData, ChallengeItem, TimeoutSeconds};
 use byteleap_protocol::hotkey::Hotkey;
@@ -51,6 +52,7 @@ pub(super) struct World {
     pub(super) desk: Desk,
     pub(super) scheduler: Scheduler,
     pub(super) verifier: Verifier,
+    pub(super) rules: Live<Rules>,
 }
 
 pub(super) fn rules() -> Rules {
@@ -85,12 +87,11 @@ impl World {
         let store = testing::store().await;
         let clock = Arc::new(ManualClock::new(START_MS));
         let metagraph = FixedChain::of(128, &[MINER, STRANGER]).metagraph(128).await.unwrap();
-        let (rules, proof_arrived) = (Arc::new(rules), Arc::new(Notify::new()));
-        let tolerance = rules.gpu.tolerance;
+        let (rules, proof_arrived) = (Live::from(rules), Arc::new(Notify::new()));
         let shared: Arc<dyn Clock> = clock.clone();
         Self {
-            desk: Desk::new(store.clone(), Arc::clone(&rules), Arc::clone(&shared), Arc::clone(&proof_arrived)),
-            scheduler: Scheduler::new(store.clone(), rules, Members::fixed(metagraph), Arc::clone(&shared)),
+            desk: Desk::new(store.clone(), rules.clone(), Arc::clone(&shared), Arc::clone(&proof_arrived)),
+            scheduler: Scheduler::new(store.clone(), rules.clone(), Members::fixed(metagraph), Arc::clone(&shared)),
             verifier: Verifier::new(
                 store.clone(),
                 shared,
@@ -100,9 +101,11 @@ impl World {
                     concurrency: NonZeroUsize::new(2).unwrap(),
                     idle: Duration::from_secs(30),
                     claim: Duration::from_secs(120),
-                },
-                tolerance,
+                }
+                .into(),
+                rules.clone(),
             ),
+            rules,
             store,
             clock,
         }

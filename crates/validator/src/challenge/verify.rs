@@ -16,6 +16,7 @@ use byteleap_compute::gpu::verify::{Check, Tolerance};
 use byteleap_compute::verify::judge;
 use byteleap_daemon::clock::Clock;
 use byteleap_daemon::failpoint;
+use byteleap_daemon::live::Live;
 use byteleap_protocol::challenge::ChallengeKind;
 use byteleap_protocol::id::Unit;
 use byteleap_protocol::payload::ProofResponse;
@@ -24,11 +25,11 @@ use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::Spread;
 use super::state::{Failure, Judgement, Loss, UnitFault, Verdict};
 use super::stored_proof;
 use super::targets::draw_rows;
 use super::units::CommittedUnit;
+use super::{Rules, Spread};
 use crate::store::queue::{Claim, ClaimedProof, PendingProof};
 use crate::store::{Store, StoreError};
 
@@ -58,9 +59,11 @@ pub struct Verifier {
     name: String,
     /// Claims made so far.
     claims: Arc<AtomicU64>,
-    pace: Pace,
-    /// What the numbers of GPUs are held against.
-    tolerance: Tolerance,
+    pace: Live<Pace>,
+    /// The longest that it lets an empty queue be, whatever its pace says.
+    longest_idle: Duration,
+    /// What the numbers of GPUs are held against, among others.
+    rules: Live<Rules>,
 }
 
 impl Verifier {
@@ -71,10 +74,17 @@ impl Verifier {
         clock: Arc<dyn Clock>,
         proof_arrived: Arc<Notify>,
         name: String,
-        pace: Pace,
-        tolerance: Tolerance,
+        pace: Live<Pace>,
+        rules: Live<Rules>,
     ) -> Self {
-        Self { store, clock, proof_arrived, name, claims: Arc::default(), pace, tolerance }
+        let longest_idle = Duration::MAX;
+        Self { store, clock, proof_arrived, name, claims: Arc::default(), pace, longest_idle, rules }
+    }
+
+    /// Looks by itself at least this often: where nobody tells it that a proof has arrived.
+    #[must_use]
+    pub fn idle_at_most(self, longest_idle: Duration) -> Self {
+        Self { longest_idle, ..self }
     }
 
     /// Judges whatever comes until `stop`; what has begun is finished.
@@ -95,11 +105,12 @@ impl Verifier {
         let mut look = tokio::time::interval(QUEUE_LOOK);
         while !stop.is_cancelled() {
             self.fill(judging).await?;
+            let idle = self.pace.get().idle.min(self.longest_idle);
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(settled) = judging.join_next() => outcome(settled)?,
                 () = self.proof_arrived.notified() => {}
-                () = tokio::time::sleep(self.pace.idle) => {}
+                () = tokio::time::sleep(idle) => {}
                 _ = look.tick() => self.measure_queue().await?,
             }
         }
@@ -119,17 +130,18 @@ impl Verifier {
 
     /// Claims a proof for each free thread and begins to judge it.
     async fn fill(&self, judging: &mut JoinSet<Result<(), StoreError>>) -> Result<(), StoreError> {
-        let free = self.pace.concurrency.get().saturating_sub(judging.len());
+        let (pace, tolerance) = (self.pace.get(), self.rules.get().gpu.tolerance);
+        let free = pace.concurrency.get().saturating_sub(judging.len());
         if free == 0 {
             return Ok(());
         }
         let now_ms = self.clock.unix_ms();
         let claim = Claim {
             name: format!("{}/{}", self.name, self.claims.fetch_add(1, Ordering::Relaxed)),
-            until_ms: now_ms + self.pace.claim.as_millis() as i64,
+            until_ms: now_ms + pace.claim.as_millis() as i64,
         };
         for proof in self.store.claim_proofs(&claim, free, now_ms).await? {
-            let (store, clock, tolerance) = (self.store.clone(), Arc::clone(&self.clock), self.tolerance);
+            let (store, clock) = (self.store.clone(), Arc::clone(&self.clock));
             judging.spawn(async move { settle(&store, clock.as_ref(), tolerance, proof).await });
         }
         Ok(())

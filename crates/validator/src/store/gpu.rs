@@ -5,6 +5,7 @@
 //! repeat across machines.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::str::FromStr;
 
 use byteleap_protocol::Object;
 use byteleap_protocol::gpu_signature::{CommitmentKey, HOST_KEY_FIELD};
@@ -20,6 +21,43 @@ use super::{Store, StoreError, WorkerKey, double_or_null, parsed};
 
 /// A holder that has been silent about a card for so long loses it to the next claim.
 pub const OWNERSHIP_LAPSE_MS: i64 = 30 * 60_000;
+
+/// Who holds a card that several workers report (`gpu.ownership`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// `sticky`: who reported it first, until silence or a proof by another.
+    #[default]
+    Sticky,
+    /// `last_writer`: who reported it last, as the Python validator has it. Two that report the same card take turns.
+    LastWriter,
+}
+
+/// A text that names no [`Ownership`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("sticky or last_writer")]
+pub struct UnknownOwnership;
+
+impl FromStr for Ownership {
+    type Err = UnknownOwnership;
+
+    fn from_str(text: &str) -> Result<Self, UnknownOwnership> {
+        match text {
+            "sticky" => Ok(Self::Sticky),
+            "last_writer" => Ok(Self::LastWriter),
+            _ => Err(UnknownOwnership),
+        }
+    }
+}
+
+impl Ownership {
+    /// A holder last heard of before this moment loses the card to a claim.
+    fn lapses_before_ms(self, at_ms: i64) -> i64 {
+        match self {
+            Self::Sticky => at_ms - OWNERSHIP_LAPSE_MS,
+            Self::LastWriter => i64::MAX,
+        }
+    }
+}
 
 /// A card as a heartbeat describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -161,6 +199,7 @@ impl SeenGpu {
 pub(super) async fn claim(
     transaction: &mut Transaction<'_, Any>,
     beats: &[(WorkerKey, &WorkerBeat)],
+    ownership: Ownership,
     at_ms: i64,
 ) -> Result<Vec<String>, StoreError> {
     let mut claims: Vec<_> =
@@ -179,7 +218,7 @@ pub(super) async fn claim(
             first
         });
         for claims in claims.chunks(rows_per_statement(2)) {
-            contested.extend(claim_distinct(transaction, claims, at_ms).await?);
+            contested.extend(claim_distinct(transaction, claims, ownership, at_ms).await?);
         }
         claims = again;
     }
@@ -191,20 +230,25 @@ pub(super) async fn claim(
 async fn claim_distinct(
     transaction: &mut Transaction<'_, Any>,
     claims: &[(&SeenGpu, WorkerKey)],
+    ownership: Ownership,
     at_ms: i64,
 ) -> Result<Vec<String>, StoreError> {
-    // One statement decides: insert, refresh by the holder, or take over after silence; else no row comes back.
-    let rows = rows(claims.len(), 2, 3, ", $1, $1, $1");
+    // One statement decides: insert, refresh by the holder, or take over from a silent one; else no row comes back. Who
+    // loses a card though it was not silent contests it.
+    let rows = rows(claims.len(), 2, 4, ", $1, $1, $1");
     let mut query = bulk(format!(
         "INSERT INTO gpus (uuid, worker, first_seen_at, last_seen_at, owner_since) VALUES {rows}
          ON CONFLICT (uuid) DO UPDATE SET
              owner_since = CASE WHEN gpus.worker = excluded.worker THEN gpus.owner_since
                                 ELSE excluded.owner_since END,
+             contested_at = CASE WHEN gpus.worker <> excluded.worker AND gpus.last_seen_at >= $3
+                                 THEN excluded.last_seen_at ELSE gpus.contested_at END,
              worker = excluded.worker, last_seen_at = excluded.last_seen_at
          WHERE gpus.worker = excluded.worker OR gpus.last_seen_at < $2
          RETURNING uuid, hash"
     ))
     .bind(at_ms)
+    .bind(ownership.lapses_before_ms(at_ms))
     .bind(at_ms - OWNERSHIP_LAPSE_MS);
     for (gpu, worker) in claims {
         query = query.bind(gpu.uuid.clone()).bind(worker.0);
@@ -399,7 +443,36 @@ mod tests {
         assert_eq!((number("contested_at"), number("beats")), (120_000, 2));
     }
 
+    async fn the_last_reporter_holds_a_card_where_the_option_says_so() {
+        let store = store().await.with_gpu_ownership(Ownership::LastWriter);
+        let none: [&str; 0] = [];
+        let held = async || [1, 2].map(|miner| Hotkey([miner; 32])).map(|hotkey| store.gpus_of(hotkey));
+        for (turn, miner) in (0..).zip([1, 2, 1, 1, 2]) {
+            assert_eq!(report(&store, miner, turn * 60_000).await, none);
+            let [one, two] = held().await;
+            let (one, two) = (one.await.unwrap(), two.await.unwrap());
+            assert_eq!((one.len(), two.len()), if miner == 1 { (1, 0) } else { (0, 1) });
+            let contested = one.iter().chain(&two).next().unwrap().contested_at_ms;
+            assert_eq!(contested, [None, Some(60_000), Some(120_000), Some(120_000), Some(240_000)][turn as usize]);
+        }
+        let gpu = SeenGpu { uuid: "GPU-1".to_owned(), raw: "{}".to_owned(), ..SeenGpu::default() };
+        let with_card = |worker_id: &str| WorkerBeat { gpus: vec![gpu.clone()], ..beat(worker_id) };
+        let workers = ["b", "a"].map(with_card).to_vec();
+        let heartbeat = Heartbeat { hotkey: Hotkey([3; 32]), version: None, public_ip: None, workers, at_ms: 300_000 };
+        store.record_heartbeat(&heartbeat).await.unwrap();
+        let holder = store.gpus_of(Hotkey([3; 32])).await.unwrap().remove(0).worker_id;
+        assert_eq!(holder.to_string(), "a", "the last worker of a heartbeat that names it");
+    }
+
+    #[test]
+    fn ownership_is_named_as_in_the_configuration() {
+        assert_eq!("sticky".parse(), Ok(Ownership::default()));
+        assert_eq!("last_writer".parse(), Ok(Ownership::LastWriter));
+        assert_eq!("first".parse::<Ownership>(), Err(UnknownOwnership));
+    }
+
     on_both_engines!(
+        the_last_reporter_holds_a_card_where_the_option_says_so,
         the_first_reporter_keeps_a_card_until_it_falls_silent,
         a_card_named_by_two_workers_of_a_heartbeat_stays_with_its_holder_and_counts_the_other_claims,
     );

@@ -172,7 +172,7 @@ impl Store {
         write_usage(&mut transaction, &beats, at_ms).await?;
         super::presence::mark(&mut transaction, heartbeat.hotkey, &beats, at_ms).await?;
         super::presence::note_addresses(&mut transaction, heartbeat.hotkey, &beats, at_ms).await?;
-        let contested_gpus = super::gpu::claim(&mut transaction, &beats, at_ms).await?;
+        let contested_gpus = super::gpu::claim(&mut transaction, &beats, self.gpu_ownership, at_ms).await?;
         let over_limit = mark_over_limit(&mut transaction, &workers, at_ms).await?;
         commit(transaction).await?;
         Ok(Recorded { over_limit, contested_gpus })

@@ -45,6 +45,7 @@ use std::time::Duration;
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::{Any, AnyPool, Row, Transaction};
 
+use self::gpu::Ownership;
 use self::url::Access;
 pub use self::url::{DatabaseUrl, Engine, Place, UrlError};
 
@@ -145,6 +146,7 @@ pub struct Store {
     engine: Engine,
     writer: AnyPool,
     reader: AnyPool,
+    gpu_ownership: Ownership,
 }
 
 impl Store {
@@ -186,7 +188,13 @@ impl Store {
                 (both.clone(), both)
             }
         };
-        Ok(Self { engine, writer, reader })
+        Ok(Self { engine, writer, reader, gpu_ownership: Ownership::default() })
+    }
+
+    /// With this rule for cards that several workers report.
+    #[must_use]
+    pub fn with_gpu_ownership(self, gpu_ownership: Ownership) -> Self {
+        Self { gpu_ownership, ..self }
     }
 
     /// Asks the engine for a sign of life.

@@ -7,7 +7,7 @@ use byteleap_chain::{Block, Hotkey, WeightMatrix};
 use serde::Serialize;
 
 use super::vector::moved_share;
-use super::{Submitter, WeightsError};
+use super::{Preparer, WeightsError};
 use crate::store::round::RoundKey;
 
 /// How our vector of now compares.
@@ -57,7 +57,7 @@ pub struct Paid {
     pub consensus: f64,
 }
 
-impl Submitter {
+impl Preparer {
     /// Compares the vector that would be sent now.
     ///
     /// # Errors

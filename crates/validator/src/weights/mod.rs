@@ -1,8 +1,9 @@
 //! From a stored round to weights on the chain.
 //!
-//! [`vector`] turns the round's shares into what the chain accepts at this block; [`pace`] says from which block on it
-//! may be sent; [`Submitter::submit`] writes the vector down, sends it and writes down its fate; [`run`] does this
-//! whenever it is time. [`report`] shows it to a person, [`diff`] holds it against what others say.
+//! [`Preparer`] reads round and chain, and [`vector`] turns the round's shares into what the chain accepts at this block;
+//! [`pace`] says from which block on it may be sent; [`Submitter::submit`] writes the vector down, sends it and writes down
+//! its fate; [`run`] does this whenever it is time. [`report`] shows it to a person, [`diff`] holds it against what others
+//! say. Only who sends needs the wallet.
 //!
 //! A submission is one immutable object: round, block, uids, values and version key, stored before it is sent. What was
 //! sent and not seen again is never sent twice blindly: the chain's `LastUpdate` tells whether it arrived.
@@ -12,10 +13,11 @@ pub mod pace;
 pub mod report;
 pub mod vector;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use byteleap_chain::{Block, Chain, ChainError, Metagraph, Neuron, Receipt, Rules, Signer, Weights};
+use byteleap_chain::{Block, Chain, ChainError, Hotkey, Metagraph, Neuron, Receipt, Rules, Signer, Weights};
 use byteleap_daemon::clock::Clock;
 use byteleap_daemon::failpoint;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +32,8 @@ pub use vector::VectorError;
 
 /// How long to wait after the chain could not be asked.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// How long a step may go on after the stop; within the deadline of the process.
+const LAST_STEP: Duration = Duration::from_secs(15);
 /// How many of the last submissions decide when the next may be sent, and are shown.
 const REMEMBERED: i64 = 20;
 /// How many of those that a new vector moves most are named in the log.
@@ -55,7 +59,7 @@ pub enum WeightsError {
     RoundTooOld(u64),
     /// We hold no uid.
     #[error("this validator's hotkey {0} is not registered on the subnet: register it with the official command line")]
-    NotRegistered(byteleap_chain::Hotkey),
+    NotRegistered(Hotkey),
     /// We may not set weights.
     #[error("this validator has no permit to set weights on others: it needs more stake")]
     NoPermit,
@@ -104,15 +108,15 @@ pub struct Prepared {
     pub terms: Terms,
 }
 
-/// Sets weights for one hotkey.
+/// Prepares the vectors of one hotkey.
 #[derive(Clone)]
-pub struct Submitter {
+pub struct Preparer {
     /// Where rounds come from and submissions are kept.
     pub store: Store,
     /// Where they go.
     pub chain: Arc<dyn Chain>,
-    /// Who signs.
-    pub signer: Arc<dyn Signer>,
+    /// Whose they are.
+    pub own: Hotkey,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The subnet.
@@ -121,51 +125,32 @@ pub struct Submitter {
     pub settings: WeightSettings,
 }
 
+/// Sets weights for the hotkey that signs.
+#[derive(Clone)]
+pub struct Submitter {
+    preparer: Preparer,
+    signer: Arc<dyn Signer>,
+}
+
 /// What the chain says at one moment.
 struct View {
     metagraph: Metagraph,
     rules: Rules,
 }
 
-impl Submitter {
+impl Preparer {
+    /// Sends what this prepares, signed by `signer`, whose hotkey it then is for.
+    pub fn signed_by(mut self, signer: Arc<dyn Signer>) -> Submitter {
+        self.own = signer.hotkey();
+        Submitter { preparer: self, signer }
+    }
+
     /// Builds the vector that would be sent now.
     ///
     /// # Errors
     /// Whatever forbids to send one.
     pub async fn prepare(&self) -> Result<Prepared, WeightsError> {
         self.prepare_at(&self.view().await?).await
-    }
-
-    /// Builds and sends a vector now, whatever the tempo; the chain's own rate limit holds. `None` in a dry run.
-    ///
-    /// # Errors
-    /// Whatever forbids to send one, and the chain's refusal.
-    pub async fn submit(&self) -> Result<(Prepared, Option<Receipt>), WeightsError> {
-        let prepared = self.prepare().await?;
-        let receipt = self.send(&prepared).await?;
-        Ok((prepared, receipt))
-    }
-
-    /// Sends a vector if it is time, and answers from which block on to look again.
-    ///
-    /// # Errors
-    /// Whatever forbids to send one, and the chain's refusal.
-    pub async fn step(&self) -> Result<Block, WeightsError> {
-        let view = self.view().await?;
-        let own = self.own(&view.metagraph)?;
-        let mut history = self.settle_open(own.last_update).await?;
-        // Dry runs pace one another; they do not hold back what is really sent.
-        history.retain(|submission| self.settings.dry_run || submission.status != SubmissionStatus::Skipped);
-        let now = view.metagraph.block;
-        let Some(tempo_blocks) = self.settings.tempo_blocks else { return Ok(Block::MAX) };
-        let due = pace::due_block(own.last_update, now, &view.rules, tempo_blocks, &history);
-        if now < due {
-            return Ok(due);
-        }
-        let prepared = self.prepare_at(&view).await?;
-        log_difference(&prepared.weights, &history);
-        self.send(&prepared).await?;
-        Ok(now + 1)
     }
 
     async fn view(&self) -> Result<View, ChainError> {
@@ -175,8 +160,7 @@ impl Submitter {
     }
 
     fn own<'a>(&self, metagraph: &'a Metagraph) -> Result<&'a Neuron, WeightsError> {
-        let hotkey = self.signer.hotkey();
-        metagraph.by_hotkey(&hotkey).ok_or(WeightsError::NotRegistered(hotkey))
+        metagraph.by_hotkey(&self.own).ok_or(WeightsError::NotRegistered(self.own))
     }
 
     async fn prepare_at(&self, View { metagraph, rules }: &View) -> Result<Prepared, WeightsError> {
@@ -197,20 +181,56 @@ impl Submitter {
         let vector::Built { weights, terms } = built;
         Ok(Prepared { round, block: metagraph.block, weights, terms })
     }
+}
+
+impl Submitter {
+    /// Builds and sends a vector now, whatever the tempo; the chain's own rate limit holds. `None` in a dry run.
+    ///
+    /// # Errors
+    /// Whatever forbids to send one, and the chain's refusal.
+    pub async fn submit(&self) -> Result<(Prepared, Option<Receipt>), WeightsError> {
+        let prepared = self.preparer.prepare().await?;
+        let receipt = self.send(&prepared).await?;
+        Ok((prepared, receipt))
+    }
+
+    /// Sends a vector if it is time, and answers from which block on to look again.
+    ///
+    /// # Errors
+    /// Whatever forbids to send one, and the chain's refusal.
+    pub async fn step(&self) -> Result<Block, WeightsError> {
+        let Preparer { settings, .. } = &self.preparer;
+        let view = self.preparer.view().await?;
+        let own = self.preparer.own(&view.metagraph)?;
+        let mut history = self.settle_open(own.last_update).await?;
+        // Dry runs pace one another; they do not hold back what is really sent.
+        history.retain(|submission| settings.dry_run || submission.status != SubmissionStatus::Skipped);
+        let now = view.metagraph.block;
+        let Some(tempo_blocks) = settings.tempo_blocks else { return Ok(Block::MAX) };
+        let due = pace::due_block(own.last_update, now, &view.rules, tempo_blocks, &history);
+        if now < due {
+            return Ok(due);
+        }
+        let prepared = self.preparer.prepare_at(&view).await?;
+        log_difference(&prepared.weights, &history);
+        self.send(&prepared).await?;
+        Ok(now + 1)
+    }
 
     /// Writes the vector down, sends it, and writes down its fate.
     async fn send(&self, prepared: &Prepared) -> Result<Option<Receipt>, WeightsError> {
         let Prepared { round, block, weights, terms } = prepared;
-        let (dry_run, at_ms) = (self.settings.dry_run, self.clock.unix_ms());
+        let Preparer { store, chain, clock, netuid, settings, .. } = &self.preparer;
+        let (dry_run, at_ms) = (settings.dry_run, clock.unix_ms());
         let submission = NewSubmission { round: round.key, block: *block, weights, terms, dry_run, at_ms };
         failpoint::reach("validator.submission.before");
-        let key = self.store.record_submission(submission).await?;
+        let key = store.record_submission(submission).await?;
         failpoint::reach("validator.submission.after");
         if dry_run {
             tracing::info!(round = round.key.0, block, uids = weights.uids().len(), "dry run: weights not sent");
             return Ok(None);
         }
-        match self.chain.set_weights(self.netuid, weights, self.signer.as_ref()).await {
+        match chain.set_weights(*netuid, weights, self.signer.as_ref()).await {
             Ok(receipt) => {
                 let fate = self.confirmed(receipt).await;
                 let status = fate.status();
@@ -246,9 +266,9 @@ impl Submitter {
     /// not happened; an answer that is older, or none, leaves the receipt as it is.
     async fn confirmed(&self, Receipt { block, hash, reveal_round }: Receipt) -> Fate {
         let included = Fate::Included { block, extrinsic: Some(hash), reveal_round };
-        match self.chain.metagraph(self.netuid).await {
+        match self.preparer.chain.metagraph(self.preparer.netuid).await {
             Ok(metagraph) if metagraph.block >= block => {
-                let last_update = metagraph.by_hotkey(&self.signer.hotkey()).map(|own| own.last_update);
+                let last_update = metagraph.by_hotkey(&self.preparer.own).map(|own| own.last_update);
                 if last_update.is_some_and(|last_update| last_update >= block) {
                     return included;
                 }
@@ -264,19 +284,19 @@ impl Submitter {
     }
 
     async fn settle(&self, key: SubmissionKey, fate: Fate) -> Result<(), StoreError> {
-        self.store.settle_submission(key, &fate).await.map(drop)
+        self.preparer.store.settle_submission(key, &fate).await.map(drop)
     }
 
     /// The last submissions, newest first, after settling those whose fate the chain's `LastUpdate` tells: sent before
     /// it, they arrived.
     async fn settle_open(&self, last_update: Block) -> Result<Vec<SubmissionRow>, StoreError> {
-        let history = self.store.last_submissions(REMEMBERED).await?;
+        let history = self.preparer.store.last_submissions(REMEMBERED).await?;
         let newest_sent = history.iter().find(|submission| submission.status != SubmissionStatus::Skipped);
         if let Some(open) = newest_sent.filter(|submission| pace::is_open(submission) && last_update > submission.block)
         {
             self.settle(open.key, Fate::Included { block: last_update, extrinsic: None, reveal_round: None }).await?;
             tracing::info!(submission = open.key.0, block = last_update, "weights had arrived after all");
-            return self.store.last_submissions(REMEMBERED).await;
+            return self.preparer.store.last_submissions(REMEMBERED).await;
         }
         Ok(history)
     }
@@ -285,16 +305,18 @@ impl Submitter {
 /// Sets weights whenever it is time, until `stop`. Whatever forbids it is logged once until it changes; what a person
 /// must mend is looked at again after a tempo, everything else at the next block.
 pub async fn run(submitter: Submitter, stop: CancellationToken) {
-    let Some(tempo_blocks) = submitter.settings.tempo_blocks else {
+    let Some(tempo_blocks) = submitter.preparer.settings.tempo_blocks else {
         tracing::info!("metagraph.weight_update_tempo is 0: no weights are set");
         return stop.cancelled().await;
     };
     let mut said = None;
     let mut block = 0;
     loop {
+        let mut step = pin!(submitter.step());
         let stepped = tokio::select! {
-            () = stop.cancelled() => return,
-            stepped = submitter.step() => stepped,
+            stepped = &mut step => stepped,
+            // What is on its way is seen to its end, within the time that a stop has.
+            () = stop.cancelled() => return drop(tokio::time::timeout(LAST_STEP, step).await),
         };
         let due = match stepped {
             Ok(due) => {
@@ -303,13 +325,12 @@ pub async fn run(submitter: Submitter, stop: CancellationToken) {
             }
             Err(error) => {
                 complain(&error, &mut said);
-                let refused = matches!(error, WeightsError::Chain(_)) && error.needs_a_person();
-                if refused { block + tempo_blocks } else { block + 1 }
+                again_at(&error, block, tempo_blocks)
             }
         };
         let waited = tokio::select! {
             () = stop.cancelled() => return,
-            head = submitter.chain.next_block(due.saturating_sub(1).max(block)) => head,
+            head = submitter.preparer.chain.next_block(due.saturating_sub(1).max(block)) => head,
         };
         match waited {
             Ok(head) => block = head.block,
@@ -322,6 +343,13 @@ pub async fn run(submitter: Submitter, stop: CancellationToken) {
             }
         }
     }
+}
+
+/// The block at which to try again after an error. What the chain refused for good is not repeated within a tempo, since
+/// time alone does not mend it.
+fn again_at(error: &WeightsError, block: Block, tempo_blocks: u64) -> Block {
+    let refused = matches!(error, WeightsError::Chain(_)) && error.needs_a_person();
+    block.saturating_add(if refused { tempo_blocks } else { 1 })
 }
 
 /// Logs an error unless it was the last thing said.

@@ -1,17 +1,17 @@
-//! What `byteleap-validator weights show | preview | submit | diff` print.
+//! What `byteleap-validator weights show | preview | submit | diff | replay` print.
 
 use std::fmt::{self, Write};
 
-use byteleap_chain::{Block, Receipt};
+use byteleap_chain::{Block, Hotkey, Receipt};
 use byteleap_scoring::{Outcome, Profile, ProfileName};
 use serde::Serialize;
 
-use super::{Prepared, REMEMBERED, Submitter, WeightsError};
+use super::{Prepared, Preparer, REMEMBERED, Submitter, WeightsError};
 use crate::counted::counted;
 use crate::score::replay::replay;
+use crate::store::Store;
 use crate::store::round::RoundKey;
 use crate::store::submission::{Burned, Dropped, SubmissionRow, Terms};
-use crate::store::{Store, StoreError};
 
 /// The subcommands of `weights`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
@@ -24,6 +24,9 @@ pub enum WeightsCommand {
     },
     /// Print the vector that would be sent now, and send nothing.
     Preview {
+        /// Whose it is (SS58); without it the running validator's, else the wallet's.
+        #[arg(long)]
+        hotkey: Option<Hotkey>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -36,6 +39,9 @@ pub enum WeightsCommand {
     },
     /// Hold the vector that would be sent now against the chain's for us, its consensus, and other validators'.
     Diff {
+        /// Whose it is (SS58); without it the running validator's, else the wallet's.
+        #[arg(long)]
+        hotkey: Option<Hotkey>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -53,45 +59,54 @@ pub enum WeightsCommand {
     },
 }
 
-/// Does what a `weights` command says and answers with its text.
+/// The vector that would be sent now.
 ///
 /// # Errors
-/// Whatever forbids to set weights, or the store.
-pub async fn command(
-    submitter: &Submitter,
-    scoring: &Profile,
-    command: WeightsCommand,
+/// Whatever forbids to send one.
+pub async fn preview(preparer: &Preparer, json: bool) -> Result<String, WeightsError> {
+    let prepared = preparer.prepare().await?;
+    Ok(if json { json_of(&Vector::of(&prepared, None)) } else { prepared.to_string() })
+}
+
+/// How that vector compares.
+///
+/// # Errors
+/// Whatever forbids to send one, or the chain.
+pub async fn diff(preparer: &Preparer, json: bool) -> Result<String, WeightsError> {
+    let difference = preparer.diff().await?;
+    Ok(if json { json_of(&difference) } else { difference.to_string() })
+}
+
+/// A stored round, the newest when none is named, scored again under `profile`.
+///
+/// # Errors
+/// It is not there, or cannot be read.
+pub async fn replayed(
+    store: &Store,
+    round: Option<i64>,
+    profile: &Profile,
+    json: bool,
 ) -> Result<String, WeightsError> {
-    match command {
-        WeightsCommand::Show { json: true } => Ok(json_of(&submitter.store.last_submissions(REMEMBERED).await?)),
-        WeightsCommand::Show { json: false } => Ok(show(&submitter.store).await?),
-        WeightsCommand::Preview { json } => {
-            let prepared = submitter.prepare().await?;
-            Ok(if json { json_of(&Vector::of(&prepared, None)) } else { prepared.to_string() })
-        }
-        WeightsCommand::Diff { json } => {
-            let difference = submitter.diff().await?;
-            Ok(if json { json_of(&difference) } else { difference.to_string() })
-        }
-        WeightsCommand::Replay { round, profile, json } => {
-            let profile = profile.map_or_else(|| scoring.clone(), Profile::named);
-            let replay = replay(&submitter.store, round.map(RoundKey), &profile).await?;
-            Ok(if json { json_of(&replay) } else { replay.to_string() })
-        }
-        WeightsCommand::Submit { json } => {
-            let (prepared, receipt) = submitter.submit().await?;
-            if json {
-                return Ok(json_of(&Vector::of(&prepared, receipt)));
-            }
-            let outcome = match receipt {
-                Some(Receipt { block, hash, .. }) => {
-                    format!("included in block {block} as extrinsic 0x{}", hex::encode(hash))
-                }
-                None => "not sent: weights.dry_run is set".to_owned(),
-            };
-            Ok(format!("{prepared}{outcome}\n"))
-        }
+    let replay = replay(store, round.map(RoundKey), profile).await?;
+    Ok(if json { json_of(&replay) } else { replay.to_string() })
+}
+
+/// Sends the vector and tells what became of it.
+///
+/// # Errors
+/// Whatever forbids to send one, and the chain's refusal.
+pub async fn submit(submitter: &Submitter, json: bool) -> Result<String, WeightsError> {
+    let (prepared, receipt) = submitter.submit().await?;
+    if json {
+        return Ok(json_of(&Vector::of(&prepared, receipt)));
     }
+    let outcome = match receipt {
+        Some(Receipt { block, hash, .. }) => {
+            format!("included in block {block} as extrinsic 0x{}", hex::encode(hash))
+        }
+        None => "not sent: weights.dry_run is set".to_owned(),
+    };
+    Ok(format!("{prepared}{outcome}\n"))
 }
 
 /// A vector as JSON tells it, and, once sent, what became of it.
@@ -138,8 +153,11 @@ fn json_of(value: &impl Serialize) -> String {
 ///
 /// # Errors
 /// The store cannot be read.
-pub async fn show(store: &Store) -> Result<String, StoreError> {
+pub async fn show(store: &Store, json: bool) -> Result<String, WeightsError> {
     let submissions = store.last_submissions(REMEMBERED).await?;
+    if json {
+        return Ok(json_of(&submissions));
+    }
     let Some(newest) = submissions.first() else {
         return Ok("no weights were submitted yet\n".to_owned());
     };

@@ -9,7 +9,7 @@ use byteleap_daemon::clock::ManualClock;
 use byteleap_protocol::id::WorkerId;
 use byteleap_scoring::{Profile, ProfileName, Rules as ScoringRules};
 
-use super::report::{WeightsCommand, command, show};
+use super::report::{diff, preview, replayed, show, submit};
 use super::testing::{chain_rules, neuron, settings};
 use super::*;
 use crate::score::Scorer;
@@ -28,6 +28,8 @@ struct Lossy {
     chain: FixedChain,
     /// What `set_weights` answers instead of the truth, and whether the weights arrive all the same.
     lie: Mutex<Option<(Result<Receipt, ChainError>, bool)>>,
+    /// Held by a test, it makes `set_weights` wait.
+    gate: tokio::sync::Mutex<()>,
 }
 
 #[async_trait]
@@ -63,6 +65,7 @@ impl Chain for Lossy {
         self.chain.serve_axon(netuid, address, version, by).await
     }
     async fn set_weights(&self, netuid: u16, weights: &Weights, by: &dyn Signer) -> Result<Receipt, ChainError> {
+        let _open = self.gate.lock().await;
         let lie = self.lie.lock().unwrap().take();
         match lie {
             Some((answer, false)) => answer,
@@ -86,16 +89,21 @@ impl Scene {
         let validator = Neuron { validator_permit: true, last_update: 900, ..neuron(0, own.hotkey()) };
         let neurons = vec![validator, neuron(1, MINER)];
         let metagraph = Metagraph { netuid: NETUID, block: 1_000, owner_hotkey: Hotkey([9; 32]), neurons };
-        let chain = Arc::new(Lossy { chain: FixedChain::new(metagraph, chain_rules()), lie: Mutex::new(None) });
+        let chain = Arc::new(Lossy {
+            chain: FixedChain::new(metagraph, chain_rules()),
+            lie: Mutex::default(),
+            gate: tokio::sync::Mutex::default(),
+        });
         let clock = Arc::new(ManualClock::new(NOW_MS));
-        let submitter = Submitter {
+        let preparer = Preparer {
             store,
             chain: chain.clone(),
-            signer: Arc::new(own),
+            own: own.hotkey(),
             clock: clock.clone(),
             netuid: NETUID,
             settings: settings(),
         };
+        let submitter = preparer.signed_by(Arc::new(own));
         let scene = Self { submitter, chain, clock };
         scene.score(1.0).await;
         scene
@@ -103,7 +111,7 @@ impl Scene {
 
     /// Makes a round in which the miner's only worker has this lease.
     async fn score(&self, lease: f64) {
-        let Submitter { store, clock, chain, .. } = &self.submitter;
+        let Preparer { store, clock, chain, .. } = &self.submitter.preparer;
         let workers = vec![beat("w")];
         let now_ms = clock.unix_ms();
         let heartbeat = Heartbeat { hotkey: MINER, version: None, public_ip: None, workers, at_ms: now_ms };
@@ -126,7 +134,7 @@ impl Scene {
     }
 
     async fn statuses(&self) -> Vec<SubmissionStatus> {
-        let rows = self.submitter.store.last_submissions(10).await.unwrap();
+        let rows = self.submitter.preparer.store.last_submissions(10).await.unwrap();
         rows.into_iter().map(|row| row.status).collect()
     }
 }
@@ -142,7 +150,7 @@ async fn weights_are_sent_when_the_tempo_is_over_and_then_not_again() {
     let (_, weights) = scene.chain.chain.submitted().remove(0);
     assert_eq!(weights.pairs().collect::<Vec<_>>(), [(1, 65_535)]);
     assert_eq!(weights.version_key(), 9_010_000);
-    let row = scene.submitter.store.last_submissions(1).await.unwrap().remove(0);
+    let row = scene.submitter.preparer.store.last_submissions(1).await.unwrap().remove(0);
     assert_eq!((row.status, row.block, row.confirmed_block), (SubmissionStatus::Included, 1_050, Some(1_050)));
 
     assert_eq!(scene.submitter.step().await.unwrap(), 1_150);
@@ -154,7 +162,7 @@ async fn a_refusal_is_kept_with_its_reason_and_tried_again_later() {
     let refused = ChainError::Refused { pallet: "SubtensorModule".into(), name: "SettingWeightsTooFast".into() };
     scene.lie(refused, false);
     assert!(matches!(scene.submitter.step().await, Err(WeightsError::Chain(_))));
-    let row = scene.submitter.store.last_submissions(1).await.unwrap().remove(0);
+    let row = scene.submitter.preparer.store.last_submissions(1).await.unwrap().remove(0);
     assert_eq!(row.status, SubmissionStatus::Rejected);
     assert_eq!(row.reason.as_deref(), Some("the chain refuses: SubtensorModule.SettingWeightsTooFast"));
 
@@ -203,7 +211,7 @@ async fn a_receipt_newer_than_the_state_that_we_can_read_stands() {
     let receipt = Receipt { block: 1_002, hash: [7; 32], reveal_round: Some(77) };
     *scene.chain.lie.lock().unwrap() = Some((Ok(receipt), false));
     scene.submitter.step().await.unwrap();
-    let row = scene.submitter.store.last_submissions(1).await.unwrap().remove(0);
+    let row = scene.submitter.preparer.store.last_submissions(1).await.unwrap().remove(0);
     assert_eq!(
         (row.status, row.confirmed_block, row.reveal_round),
         (SubmissionStatus::Included, Some(1_002), Some(77))
@@ -214,15 +222,15 @@ async fn a_submission_keeps_what_its_vector_was_made_by() {
     let mut scene = Scene::new().await;
     scene.chain.chain.change_metagraph(|metagraph| metagraph.neurons.push(neuron(2, Hotkey([9; 32]))));
     scene.chain.chain.change_rules(|rules| (rules.min_allowed_weights, rules.weights_version) = (3, 4));
-    scene.submitter.settings.burn.share = 0.25;
+    scene.submitter.preparer.settings.burn.share = 0.25;
     scene.submitter.step().await.unwrap();
-    let row = scene.submitter.store.last_submissions(1).await.unwrap().remove(0);
+    let row = scene.submitter.preparer.store.last_submissions(1).await.unwrap().remove(0);
     let terms = row.terms.unwrap();
     assert_eq!((row.uids, row.values), (vec![1, 2, 0], vec![65_535, 21_845, 1]));
     assert_eq!(terms.burned, Some(Burned { uid: 2, share: 0.25 }));
     assert_eq!((terms.min_allowed, terms.max_share, terms.version_demanded), (3, u16::MAX, 4));
     assert_eq!((terms.rate_limit_blocks, terms.filled, terms.enforced), (20, 1, true));
-    let shown = show(&scene.submitter.store).await.unwrap();
+    let shown = show(&scene.submitter.preparer.store, false).await.unwrap();
     assert!(shown.contains("burned      25.0000% of the weight, by uid 2\n"), "{shown}");
     assert!(shown.contains("limits      at least 3 weights, largest share 100.0000%, 20 blocks between"), "{shown}");
 }
@@ -230,8 +238,8 @@ async fn a_submission_keeps_what_its_vector_was_made_by() {
 async fn an_explanation_ends_with_the_value_on_chain() {
     let mut scene = Scene::new().await;
     scene.chain.chain.change_metagraph(|metagraph| metagraph.neurons.push(neuron(2, Hotkey([9; 32]))));
-    scene.submitter.settings.burn.share = 0.75;
-    let told = async || explain(&scene.submitter.store, MINER).await.unwrap().unwrap();
+    scene.submitter.preparer.settings.burn.share = 0.75;
+    let told = async || explain(&scene.submitter.preparer.store, MINER).await.unwrap().unwrap();
     let before = told().await;
     assert_eq!((before.value.alone, before.value.submitted.is_none()), (65_535, true));
     assert!(
@@ -287,12 +295,12 @@ async fn what_the_chain_would_refuse_is_said_before_anything_is_sent() {
 
 async fn a_dry_run_does_everything_but_send() {
     let mut scene = Scene::new().await;
-    scene.submitter.settings.dry_run = true;
+    scene.submitter.preparer.settings.dry_run = true;
     scene.submitter.step().await.unwrap();
     assert_eq!((scene.sent(), scene.statuses().await), (0, vec![SubmissionStatus::Skipped]));
     assert_eq!(scene.submitter.step().await.unwrap(), 1_100);
 
-    scene.submitter.settings.dry_run = false;
+    scene.submitter.preparer.settings.dry_run = false;
     scene.submitter.step().await.unwrap();
     assert_eq!(scene.sent(), 1);
 }
@@ -309,39 +317,68 @@ async fn the_task_sets_weights_as_blocks_pass_and_ends_when_stopped() {
     task.await.unwrap();
 }
 
+async fn a_stop_waits_for_the_submission_that_is_on_its_way() {
+    let scene = Scene::new().await;
+    let (stop, gate) = (CancellationToken::new(), scene.chain.gate.lock().await);
+    let task = tokio::spawn(run(scene.submitter.clone(), stop.clone()));
+    while scene.statuses().await != [SubmissionStatus::Pending] {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    tokio::task::yield_now().await;
+    drop(gate);
+    task.await.unwrap();
+    assert_eq!((scene.sent(), scene.statuses().await), (1, vec![SubmissionStatus::Included]));
+}
+
+#[test]
+fn what_time_does_not_mend_is_not_tried_again_within_a_tempo() {
+    let refused = |name: &str| ChainError::Refused { pallet: "SubtensorModule".to_owned(), name: name.to_owned() };
+    let again = |error: ChainError| again_at(&error.into(), 1_000, 105);
+    for name in
+        ["NeuronNoValidatorPermit", "IncorrectWeightVersionKey", "WeightVecNotEqualSize", "NotEnoughStakeToSetWeights"]
+    {
+        assert_eq!(again(refused(name)), 1_105, "{name}");
+    }
+    assert_eq!(again(ChainError::NotRegistered(NETUID)), 1_105);
+    for passing in [refused("SettingWeightsTooFast"), ChainError::TooSoon(3), ChainError::Unreachable(String::new())] {
+        assert_eq!(again(passing), 1_001, "the pace of refusals says how much later");
+    }
+    assert_eq!(again_at(&WeightsError::NoPermit, 1_000, 105), 1_001, "nothing was sent");
+}
+
 async fn an_operator_sees_what_would_be_sent_sends_it_and_sees_what_became_of_it() {
     let scene = Scene::new().await;
-    let profile = Profile::default();
-    let told = |what| command(&scene.submitter, &profile, what);
-    assert_eq!(told(WeightsCommand::Show { json: false }).await.unwrap(), "no weights were submitted yet\n");
-    let preview = told(WeightsCommand::Preview { json: false }).await.unwrap();
+    let preparer = &scene.submitter.preparer;
+    assert_eq!(show(&preparer.store, false).await.unwrap(), "no weights were submitted yet\n");
+    let previewed = preview(preparer, false).await.unwrap();
     assert_eq!(
-        preview,
+        previewed,
         "round 1 (scored), block 1000, version key 9010000\n\
          limits      at least 1 weight, largest share 100.0000%, 20 blocks between two settings\n  \
          uid  value     share\n    1  65535  100.0000%\n"
     );
     assert_eq!(scene.sent(), 0);
-    let submitted = told(WeightsCommand::Submit { json: false }).await.unwrap();
-    assert!(submitted.starts_with(&preview) && submitted.contains("included in block 1000"), "{submitted}");
-    let shown = told(WeightsCommand::Show { json: false }).await.unwrap();
+    let submitted = submit(&scene.submitter, false).await.unwrap();
+    assert!(submitted.starts_with(&previewed) && submitted.contains("included in block 1000"), "{submitted}");
+    let shown = show(&preparer.store, false).await.unwrap();
     assert!(shown.starts_with("1: included, round 1, read at block 1000, 1 weight, in block 1000, 0x"), "{shown}");
 }
 
 async fn a_program_reads_the_same_as_json() {
     let scene = Scene::new().await;
-    let profile = Profile::default();
-    let told = async |what| -> serde_json::Value {
-        serde_json::from_str(&command(&scene.submitter, &profile, what).await.unwrap()).unwrap()
-    };
-    assert_eq!(told(WeightsCommand::Show { json: true }).await, serde_json::json!([]));
-    let preview = told(WeightsCommand::Preview { json: true }).await;
-    assert_eq!((&preview["uids"], &preview["values"]), (&serde_json::json!([1]), &serde_json::json!([65_535])));
-    assert!(preview["extrinsic"].is_null() && scene.sent() == 0, "{preview}");
-    let submitted = told(WeightsCommand::Submit { json: true }).await;
-    assert_eq!((&submitted["values"], &submitted["included_block"]), (&preview["values"], &1_000.into()));
-    let shown = told(WeightsCommand::Show { json: true }).await;
+    let preparer = &scene.submitter.preparer;
+    let json = |text: Result<String, WeightsError>| serde_json::from_str::<serde_json::Value>(&text.unwrap()).unwrap();
+    assert_eq!(json(show(&preparer.store, true).await), serde_json::json!([]));
+    let previewed = json(preview(preparer, true).await);
+    assert_eq!((&previewed["uids"], &previewed["values"]), (&serde_json::json!([1]), &serde_json::json!([65_535])));
+    assert!(previewed["extrinsic"].is_null() && scene.sent() == 0, "{previewed}");
+    let submitted = json(submit(&scene.submitter, true).await);
+    assert_eq!((&submitted["values"], &submitted["included_block"]), (&previewed["values"], &1_000.into()));
+    let shown = json(show(&preparer.store, true).await);
     assert_eq!((&shown[0]["status"], &shown[0]["extrinsic"]), (&"included".into(), &submitted["extrinsic"]));
+    let compared = json(diff(preparer, true).await);
+    assert_eq!((&compared["own_uid"], &compared["moved_from_chain"]), (&0.into(), &0.0.into()));
 }
 
 async fn our_vector_is_held_against_the_chain_the_consensus_and_others() {
@@ -352,13 +389,13 @@ async fn our_vector_is_held_against_the_chain_the_consensus_and_others() {
         let validator = Neuron { validator_permit: true, total_stake: 30, ..neuron(2, other.hotkey()) };
         metagraph.neurons.push(validator);
     });
-    let before = scene.submitter.diff().await.unwrap();
+    let before = scene.submitter.preparer.diff().await.unwrap();
     assert_eq!((before.moved_from_chain, before.moved_from_consensus, before.validators.len()), (None, None, 0));
     let theirs = Weights::emit(&[(0, 1.0), (1, 3.0)], 0).unwrap().unwrap();
     scene.chain.chain.set_weights(NETUID, &theirs, &other).await.unwrap();
     scene.submitter.submit().await.unwrap();
 
-    let after = scene.submitter.diff().await.unwrap();
+    let after = scene.submitter.preparer.diff().await.unwrap();
 
     assert_eq!(after.moved_from_chain, Some(0.0));
     let differ = |moved: f64| (moved * 100.0).round();
@@ -372,9 +409,10 @@ async fn our_vector_is_held_against_the_chain_the_consensus_and_others() {
 
 async fn a_round_is_scored_again_under_another_profile() {
     let scene = Scene::new().await;
-    let replay = async |profile| {
-        let command = WeightsCommand::Replay { round: Some(1), profile, json: true };
-        let text = super::report::command(&scene.submitter, &Profile::default(), command).await?;
+    let store = &scene.submitter.preparer.store;
+    let replay = async |profile: Option<ProfileName>| {
+        let profile = profile.map_or_else(Profile::default, Profile::named);
+        let text = replayed(store, Some(1), &profile, true).await?;
         Ok::<serde_json::Value, WeightsError>(serde_json::from_str(&text).unwrap())
     };
     let same = replay(None).await.unwrap();
@@ -382,12 +420,12 @@ async fn a_round_is_scored_again_under_another_profile() {
     let other = replay(Some(ProfileName::Docs1000)).await.unwrap();
     assert_eq!((&other["same"], &other["miners"][0]["replayed_score"]), (&false.into(), &1.0.into()));
     assert_eq!(other["moved"], 0.0, "it is the only one");
-    let unknown = WeightsCommand::Replay { round: Some(9), profile: None, json: false };
-    let refused = command(&scene.submitter, &Profile::default(), unknown).await.unwrap_err();
+    let refused = replayed(store, Some(9), &Profile::default(), false).await.unwrap_err();
     assert!(refused.to_string().contains("no such scoring round"));
 }
 
 on_both_engines!(
+    a_stop_waits_for_the_submission_that_is_on_its_way,
     a_success_that_the_chain_does_not_show_is_unconfirmed,
     a_receipt_newer_than_the_state_that_we_can_read_stands,
     a_submission_keeps_what_its_vector_was_made_by,
