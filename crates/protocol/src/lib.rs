@@ -8,7 +8,8 @@
 //! there and [`join`] invites one; [`merkle`] commits to the result and opens rows of it, [`half`] holds a GPU's numbers
 //! that [`gpu_server`] computed and [`gpu_signature`] vouches for; [`payload`] holds what miner and validator tell each other;
 //! [`session`] seals these payloads and [`synapse`] carries the sealed package over signed HTTP. [`gateway`] is the wire
-//! beside it, on which a worker lets virtual machines. [`code`] lists what can go wrong, in numbers. [`lenient`] and
+//! beside it, on which a worker lets virtual machines, and [`meshhub`] the one on which a validator hears from the marketplace
+//! which workers are rented. [`code`] lists what can go wrong, in numbers. [`lenient`] and
 //! [`canonical`] are the two ends of every text: tolerant in what is read, exact in what is written.
 #![forbid(unsafe_code)]
 
@@ -25,6 +26,7 @@ pub mod id;
 pub mod join;
 pub mod lenient;
 pub mod merkle;
+pub mod meshhub;
 pub mod payload;
 pub mod session;
 pub mod synapse;

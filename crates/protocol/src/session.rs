@@ -315,6 +315,11 @@ impl ReceivedPackage {
     /// Not a JSON object, or one without a session.
     pub fn parse(text: &str) -> Result<Self, OpenError> {
         let Ok(Value::Object(fields)) = lenient::parse(text) else { return Err(OpenError::Malformed) };
+        Self::from_fields(fields)
+    }
+
+    /// Takes the keys of a package that came inside another message.
+    pub(crate) fn from_fields(fields: Object) -> Result<Self, OpenError> {
         let id = fields.get("session_id").ok_or(OpenError::MissingField("session_id"))?;
         let session_id = id.as_str().and_then(|id| SessionId::new(id).ok()).ok_or(OpenError::Mismatch("session_id"))?;
         Ok(Self { session_id, fields })

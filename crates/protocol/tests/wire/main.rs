@@ -9,6 +9,8 @@ mod gpu_signature;
 #[cfg(test)]
 mod merkle;
 #[cfg(test)]
+mod meshhub;
+#[cfg(test)]
 mod messages;
 #[cfg(test)]
 mod replay_window;

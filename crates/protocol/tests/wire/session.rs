@@ -18,32 +18,32 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 #[derive(Deserialize)]
-struct Vectors {
-    sessions: Vec<Exchange>,
+pub(crate) struct Vectors {
+    pub(crate) sessions: Vec<Exchange>,
     must_fail: Vec<Forgery>,
 }
 
 #[derive(Deserialize)]
-struct Exchange {
-    miner_x25519_private_hex: String,
-    validator_x25519_private_hex: String,
-    client_nonce_hex: String,
-    server_nonce_hex: String,
-    miner_hotkey: Hotkey,
-    validator_hotkey: Hotkey,
-    session_id: SessionId,
-    session_init_request_json: String,
-    session_init_response_json: String,
-    messages: Vec<Message>,
+pub(crate) struct Exchange {
+    pub(crate) miner_x25519_private_hex: String,
+    pub(crate) validator_x25519_private_hex: String,
+    pub(crate) client_nonce_hex: String,
+    pub(crate) server_nonce_hex: String,
+    pub(crate) miner_hotkey: Hotkey,
+    pub(crate) validator_hotkey: Hotkey,
+    pub(crate) session_id: SessionId,
+    pub(crate) session_init_request_json: String,
+    pub(crate) session_init_response_json: String,
+    pub(crate) messages: Vec<Message>,
 }
 
 #[derive(Deserialize)]
-struct Message {
-    direction: String,
-    seq: u64,
-    synapse_type: String,
-    plaintext_json: String,
-    package_json: String,
+pub(crate) struct Message {
+    pub(crate) direction: String,
+    pub(crate) seq: u64,
+    pub(crate) synapse_type: String,
+    pub(crate) plaintext_json: String,
+    pub(crate) package_json: String,
 }
 
 #[derive(Deserialize)]
@@ -52,15 +52,15 @@ struct Forgery {
     package_json: String,
 }
 
-fn vectors() -> Vectors {
+pub(crate) fn vectors() -> Vectors {
     serde_json::from_str(include_str!("../vectors/session.json")).unwrap()
 }
 
 /// Gives the recorded bytes in place of random ones.
-struct Recorded(Vec<u8>);
+pub(crate) struct Recorded(Vec<u8>);
 
 impl Recorded {
-    fn new(parts: [&str; 2]) -> Self {
+    pub(crate) fn new(parts: [&str; 2]) -> Self {
         Self(parts.iter().flat_map(|part| hex::decode(part).unwrap()).collect())
     }
 }
