@@ -61,6 +61,12 @@ pub enum ChainError {
     /// The runtime lacks an item, shapes it in a way that this client cannot read, or asks for what it cannot do yet.
     #[error("unsupported: {0}")]
     Unsupported(String),
+    /// The extrinsic was sent and no block took it while it was valid: nothing can come of it any more. Worth a retry.
+    #[error("extrinsic with nonce {nonce} was taken into no block before its era ended")]
+    Expired {
+        /// Nonce that the extrinsic carries.
+        nonce: u64,
+    },
     /// The extrinsic was sent and its fate not seen. Look at the chain before sending again.
     #[error(
         "extrinsic with nonce {nonce} was sent but its fate was not seen: compare the chain's state before resending"
@@ -81,7 +87,7 @@ impl ChainError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::TooSoon(_) => true,
+            Self::Unreachable(_) | Self::TooSoon(_) | Self::Expired { .. } => true,
             Self::Refused { name, .. } => name.ends_with("TooFast"),
             Self::Pool(_) | Self::NotRegistered(_) | Self::Unsupported(_) | Self::Unknown { .. } => false,
         }

@@ -31,6 +31,6 @@ pub use matrix::{WeightMatrix, consensus};
 pub use metagraph::{Metagraph, Neuron};
 pub use rules::{Epoch, Rules, check_axon, check_rate, check_weights};
 pub use standing::Standing;
-pub use subtensor::Subtensor;
+pub use subtensor::{Patience, Subtensor};
 pub use wallet::Wallet;
 pub use weights::{Limits, Weights, WeightsError, cap_largest_share};

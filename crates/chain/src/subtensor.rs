@@ -1,10 +1,11 @@
 //! The real chain: a client of a subtensor node over JSON-RPC, on subxt with dynamic addresses, so that a runtime upgrade
 //! needs no new build (chain spec, chapters 2 to 4).
 //!
-//! A reading goes through [`endpoint`] (a live connection of the same chain) to `read` (all values at one finalised
-//! block) and takes its shapes from `wire`; a writing checks the chain's rules first and goes through `submit` (signed,
-//! watched until finalised, its event decoded). `fault` sorts every error into "dial again" and "the chain's answer".
+//! A reading goes through `connection` (a live connection to one [`endpoint`] of the same chain) to `read` (all values at
+//! one finalised block) and takes its shapes from `wire`; a writing checks the chain's rules first and goes through `submit`
+//! (signed, watched until finalised, its event decoded). `fault` sorts every error into "dial again" and "the chain's answer".
 
+mod connection;
 mod endpoint;
 mod fault;
 mod read;
@@ -13,6 +14,7 @@ mod wire;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,7 +23,7 @@ use subxt::transactions::Payload;
 use subxt::utils::AccountId32;
 use subxt::{OnlineClient, OnlineClientAtBlock, SubstrateConfig};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio::try_join;
 
 pub use endpoint::{EndpointError, resolve};
@@ -30,8 +32,9 @@ use crate::rules::{check_axon, check_rate, check_weights};
 use crate::schedule::reveal_round;
 use crate::timelock::{Beacon, Commitment};
 use crate::{Block, Chain, ChainError, Epoch, Head, Hotkey, Metagraph, Receipt, Rules, Signer, WeightMatrix, Weights};
-use endpoint::Endpoints;
+use connection::{Connection, Endpoints};
 use fault::Fault;
+use submit::{Fate, Sent};
 
 /// A connection.
 type Client = OnlineClient<SubstrateConfig>;
@@ -39,11 +42,26 @@ type Client = OnlineClient<SubstrateConfig>;
 /// A connection pinned to one finalised block.
 type At = OnlineClientAtBlock<SubstrateConfig>;
 
-/// Limit of one composite reading and of each step of a submission.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the client waits for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// One dial; a dead host must not hold up the next in the list.
+    pub dial: Duration,
+    /// One composite reading, and each step of a submission.
+    pub call: Duration,
+    /// A new finalised block; an endpoint that shows none for so long is taken for dead.
+    pub stall: Duration,
+    /// After the first round over all endpoints that led nowhere; doubled with each further one, up to 30 s.
+    pub pause: Duration,
+}
 
-/// A connection that shows no new finalised block for so long is taken for dead.
-const STALL_LIMIT: Duration = Duration::from_secs(120);
+impl Default for Patience {
+    /// For a chain with a block every 12 seconds (chain spec 4.5).
+    fn default() -> Self {
+        let [dial, call, stall, pause] = [3, 10, 120, 1].map(Duration::from_secs);
+        Self { dial, call, stall, pause }
+    }
+}
 
 /// Tries of a reading: on the current connection, then once on a new one.
 const READ_TRIES: usize = 2;
@@ -65,13 +83,19 @@ impl Subtensor {
     pub fn new(networks: &[impl AsRef<str>], allow_insecure: bool) -> Result<Self, EndpointError> {
         let urls =
             networks.iter().map(|network| resolve(network.as_ref(), allow_insecure)).collect::<Result<_, _>>()?;
-        Ok(Self { endpoints: Endpoints::new(urls)?, beacon: Beacon::QUICKNET })
+        Ok(Self { endpoints: Endpoints::new(urls, Patience::default())?, beacon: Beacon::QUICKNET })
     }
 
     /// The same client for a chain that follows another beacon, as the development chain does its own.
     #[must_use]
     pub fn with_beacon(self, beacon: Beacon) -> Self {
         Self { beacon, ..self }
+    }
+
+    /// The same client with other limits of waiting.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { endpoints: self.endpoints.with_patience(patience), ..self }
     }
 
     /// The weights that the chain holds for `uid` on `netuid`, as `(uid, value)` pairs; empty when none were set.
@@ -87,24 +111,36 @@ impl Subtensor {
     where
         F: Future<Output = Result<T, Fault>> + Send,
     {
+        self.ask(|_, at| reading(at)).await
+    }
+
+    /// As [`read`](Self::read), for what also needs the connection itself.
+    async fn ask<T, F>(&self, asking: impl Fn(Arc<Connection>, At) -> F + Send + Sync) -> Result<T, ChainError>
+    where
+        F: Future<Output = Result<T, Fault>> + Send,
+    {
         let mut why = String::new();
         for _ in 0..READ_TRIES {
-            let client = self.endpoints.client().await?;
-            let outcome = within(CALL_LIMIT, async {
-                let at = client.at_current_block().await?;
-                self.endpoints.saw(at.block_number());
-                reading(at).await
+            let connection = self.endpoints.connection().await?;
+            let outcome = within(self.patience().call, async {
+                let at = connection.client.at_current_block().await?;
+                self.endpoints.check(&at)?;
+                asking(Arc::clone(&connection), at).await
             });
             match outcome.await {
                 Ok(value) => return Ok(value),
                 Err(Fault::Chain(error)) => return Err(error),
                 Err(Fault::Lost(reason)) => {
-                    self.endpoints.discard(&client, &reason).await;
+                    self.endpoints.discard(&connection, &reason).await;
                     why = reason;
                 }
             }
         }
         Err(ChainError::Unreachable(why))
+    }
+
+    fn patience(&self) -> &Patience {
+        self.endpoints.patience()
     }
 
     /// Seals `weights` until the reveal that the schedule foretells, and commits to them (chain spec, chapter 6). The schedule
@@ -121,7 +157,8 @@ impl Subtensor {
         if !wire::has_call(&at, wire::CommitTimelocked::NAME) {
             return Err(ChainError::Unsupported(format!("this runtime has no call {}", wire::CommitTimelocked::NAME)));
         }
-        let state = within(CALL_LIMIT, read::commit_state(&at, netuid)).await.map_err(Fault::before_sending)?;
+        let state =
+            within(self.patience().call, read::commit_state(&at, netuid)).await.map_err(Fault::before_sending)?;
         let (head, slot) = (at.block_number(), read::slot(&at).map_err(Fault::before_sending)?);
         let round = reveal_round(&self.beacon, rules, &state.epoch, (head, state.now_ms), slot)?;
         let (beacon, payload) = (self.beacon, Commitment::of(&by.hotkey(), weights).encode());
@@ -135,14 +172,44 @@ impl Subtensor {
         Ok(Receipt { reveal_round: Some(round), ..receipt })
     }
 
-    /// Signs `call` at the block of the preflight, submits it once and watches it until it is finalised.
+    /// Signs `call` at the block of the preflight, submits it once, and finds out what became of it.
     async fn submit(&self, at: At, call: impl Payload, by: &dyn Signer) -> Result<Receipt, ChainError> {
         let account = AccountId32(by.hotkey().0);
-        let nonce = within(CALL_LIMIT, async { Ok(at.tx().account_nonce(&account).await?) }).await;
+        let limit = self.patience().call;
+        let nonce = within(limit, async { Ok(at.tx().account_nonce(&account).await?) }).await;
         let nonce = nonce.map_err(Fault::before_sending)?;
-        let extrinsic = submit::sign(&at, &call, nonce, by).map_err(Fault::before_sending)?;
+        let (extrinsic, sent) = submit::sign(&at, &call, nonce, by).map_err(Fault::before_sending)?;
         let slot = read::slot(&at).map_err(Fault::before_sending)?;
-        submit::submit_and_watch(&extrinsic, nonce, slot).await
+        let patience = submit::patience(limit, slot);
+        let deadline = Instant::now() + patience;
+        let refused = submit::send(&extrinsic, limit, patience).await?;
+        self.fate(sent, refused, deadline).await
+    }
+
+    /// Follows the finalised chain, over whichever endpoint answers, until it tells what became of an extrinsic. An
+    /// extrinsic that the node dropped for good is looked for once.
+    async fn fate(&self, sent: Sent, dropped: Option<String>, deadline: Instant) -> Result<Receipt, ChainError> {
+        let look = async || self.ask(|connection, at| async move { submit::look(&connection, &at, &sent).await }).await;
+        loop {
+            let open = match look().await {
+                Ok(Fate::Decided(outcome)) => return outcome,
+                Ok(Fate::Open(head)) => Some(head),
+                Err(error) if error.is_temporary() => None,
+                Err(_) => return Err(ChainError::Unknown { nonce: sent.nonce }),
+            };
+            if let (Some(why), Some(_)) = (&dropped, open) {
+                return Err(ChainError::Pool(why.clone()));
+            }
+            let next = async {
+                match open {
+                    Some(head) => drop(self.next_block(head).await),
+                    None => sleep(self.patience().pause).await,
+                }
+            };
+            if timeout_at(deadline, next).await.is_err() {
+                return Err(ChainError::Unknown { nonce: sent.nonce });
+            }
+        }
     }
 }
 
@@ -155,15 +222,12 @@ impl Chain for Subtensor {
     async fn next_block(&self, after: Block) -> Result<Head, ChainError> {
         let mut why = String::new();
         for _ in 0..READ_TRIES {
-            let client = self.endpoints.client().await?;
-            match read::next_block(&client, after).await {
-                Ok(head) => {
-                    self.endpoints.saw(head.block);
-                    return Ok(head);
-                }
+            let connection = self.endpoints.connection().await?;
+            match read::next_block(&connection.client, after, self.patience()).await {
+                Ok(head) => return Ok(head),
                 Err(Fault::Chain(error)) => return Err(error),
                 Err(Fault::Lost(reason)) => {
-                    self.endpoints.discard(&client, &reason).await;
+                    self.endpoints.discard(&connection, &reason).await;
                     why = reason;
                 }
             }

@@ -26,7 +26,7 @@ impl Header {
     }
 }
 
-/// A block; it is final as soon as it exists.
+/// A block.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
     pub(crate) header: Header,
@@ -67,6 +67,14 @@ impl Blocks {
         {
             self.numbers.remove(&forgotten.hash);
         }
+    }
+
+    /// Puts another block in the head's place.
+    pub(crate) fn replace_head(&mut self, block: Block) {
+        if let Some(replaced) = self.kept.pop_back() {
+            self.numbers.remove(&replaced.hash);
+        }
+        self.push(block);
     }
 
     /// The newest block.

@@ -1,4 +1,4 @@
-//! The chain as daemons hold it, answered by the chain itself with no wire between. Reads come from the head's state, and
+//! The chain as daemons hold it, answered by the chain itself with no wire between. Reads come from the newest final state, and
 //! what is submitted is signed, checked and put into a block like everything that comes over the RPC.
 
 use std::{
@@ -41,7 +41,7 @@ impl Chain for DevChain {
     }
 
     async fn next_block(&self, after: Block) -> Result<Head, ChainError> {
-        let mut newest = self.node.read().follow();
+        let mut newest = self.node.read().follow_finalised();
         match newest.wait_for(|number| u64::from(*number) > after).await {
             Ok(_) => {}
             Err(_) => return Err(ChainError::Unreachable("the development chain has ended".into())),
@@ -50,24 +50,24 @@ impl Chain for DevChain {
     }
 
     async fn metagraph(&self, netuid: u16) -> Result<Metagraph, ChainError> {
-        metagraph(self.node.read().latest(), netuid)
+        metagraph(self.node.read().final_state(), netuid)
     }
 
     async fn weight_matrix(&self, netuid: u16) -> Result<WeightMatrix, ChainError> {
         let node = self.node.read();
-        let view = node.latest();
+        let view = node.final_state();
         let Metagraph { block, neurons, .. } = metagraph(view, netuid)?;
         let rows = weight_rows(view, NetUid(netuid), &neurons);
         Ok(WeightMatrix { block, consensus: consensus(&neurons, &rows), rows })
     }
 
     async fn rules(&self, netuid: u16) -> Result<Rules, ChainError> {
-        Ok(rules(self.node.read().latest(), NetUid(netuid)))
+        Ok(rules(self.node.read().final_state(), NetUid(netuid)))
     }
 
     async fn epoch(&self, netuid: u16) -> Result<Epoch, ChainError> {
         let node = self.node.read();
-        let (view, netuid) = (node.latest(), NetUid(netuid));
+        let (view, netuid) = (node.final_state(), NetUid(netuid));
         let pending_at = view.get(&storage::PendingEpochAt, netuid);
         Ok(Epoch {
             index: view.get(&storage::SubnetEpochIndex, netuid),
@@ -78,7 +78,7 @@ impl Chain for DevChain {
     }
 
     async fn uid(&self, netuid: u16, hotkey: &Hotkey) -> Result<Option<u16>, ChainError> {
-        Ok(self.node.read().latest().find(&storage::Uids, (NetUid(netuid), AccountId32(hotkey.0))))
+        Ok(self.node.read().final_state().find(&storage::Uids, (NetUid(netuid), AccountId32(hotkey.0))))
     }
 
     async fn serve_axon(
@@ -91,7 +91,7 @@ impl Chain for DevChain {
         let hotkey = AccountId32(by.hotkey().0);
         {
             let node = self.node.read();
-            let view = node.latest();
+            let view = node.final_state();
             if view.find(&storage::Uids, (NetUid(netuid), hotkey)).is_none() {
                 return Err(ChainError::NotRegistered(netuid));
             }
@@ -123,7 +123,7 @@ impl Chain for DevChain {
     async fn set_weights(&self, netuid: u16, weights: &Weights, by: &dyn Signer) -> Result<Receipt, ChainError> {
         let (rules, head, head_ms, version) = {
             let node = self.node.read();
-            let view = node.latest();
+            let view = node.final_state();
             let rules = rules(view, NetUid(netuid));
             check_weights(weights, &by.hotkey(), &metagraph(view, netuid)?, &rules)?;
             let version = view.get(&storage::CommitRevealWeightsVersion, ());
@@ -179,7 +179,7 @@ impl DevChain {
 }
 
 fn head(node: &Node, slot: Duration) -> Head {
-    let head = node.blocks().head();
+    let head = node.finalised();
     Head { block: head.header.number.into(), hash: head.hash.0, spec: SPEC_VERSION, slot }
 }
 

@@ -9,12 +9,18 @@ use std::{
 
 use jsonrpsee::server::ServerHandle;
 use parking_lot::RwLock;
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use byteleap_chain::timelock::Beacon;
 
-use crate::{Genesis, dispatch::commit, genesis::GenesisError, node::Node, rpc};
+use crate::{
+    Genesis,
+    dispatch::commit,
+    genesis::GenesisError,
+    node::Node,
+    rpc::{self, Drops},
+};
 
 /// The port of a subtensor node.
 const DEFAULT_PORT: u16 = 9944;
@@ -29,6 +35,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// When blocks are made.
     pub pace: Pace,
+    /// Whether the methods `dev_*` are served, with which anyone on this machine rules the chain.
+    pub dev_methods: bool,
 }
 
 impl Default for Options {
@@ -37,6 +45,7 @@ impl Default for Options {
         Self {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))),
             pace: Pace::Every(DEFAULT_BLOCK_TIME),
+            dev_methods: false,
         }
     }
 }
@@ -85,7 +94,7 @@ pub enum StartError {
 pub struct DevChain {
     pub(crate) node: Arc<RwLock<Node>>,
     pub(crate) slot: Duration,
-    server: Option<(SocketAddr, ServerHandle)>,
+    address: Option<SocketAddr>,
     cancel: CancellationToken,
     tasks: TaskTracker,
 }
@@ -102,23 +111,26 @@ impl DevChain {
             return Err(StartError::NoBlockTime);
         }
         let node = Arc::new(RwLock::new(Node::new(&genesis, slot)));
-        let server = match options.listen {
-            Some(address) => Some(listen(node.clone(), address).await?),
-            None => None,
-        };
-
         let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let mut address = None;
+        if let Some(wanted) = options.listen {
+            let (drops, dropped) = mpsc::channel(1);
+            let drops = options.dev_methods.then_some(drops);
+            let (bound, server) = listen(node.clone(), wanted, drops.clone()).await?;
+            tasks.spawn(keep_serving(node.clone(), bound, server, drops, dropped, cancel.clone()));
+            address = Some(bound);
+        }
         if let Pace::Every(interval) = options.pace {
             tasks.spawn(cancel.clone().run_until_cancelled_owned(make_blocks(node.clone(), interval)));
         }
         tasks.close();
-        Ok(Self { node, slot, server, cancel, tasks })
+        Ok(Self { node, slot, address, cancel, tasks })
     }
 
     /// The address that the chain serves; `None` if it serves nobody.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.server.as_ref().map(|(address, _)| *address)
+        self.address
     }
 
     /// The URL for clients, as `ws://127.0.0.1:9944`; `None` if the chain serves nobody.
@@ -146,19 +158,8 @@ impl DevChain {
 
     /// Ends the block clock and the server, and waits until both are gone.
     pub async fn stop(self) {
-        self.end();
-        self.tasks.wait().await;
-        if let Some((_, server)) = &self.server {
-            server.clone().stopped().await;
-        }
-    }
-
-    fn end(&self) {
         self.cancel.cancel();
-        if let Some((_, server)) = &self.server {
-            // An error means that it has already stopped.
-            let _ = server.stop();
-        }
+        self.tasks.wait().await;
     }
 }
 
@@ -170,15 +171,56 @@ impl fmt::Debug for DevChain {
 
 impl Drop for DevChain {
     fn drop(&mut self) {
-        self.end();
+        self.cancel.cancel();
     }
 }
 
-async fn listen(node: Arc<RwLock<Node>>, address: SocketAddr) -> Result<(SocketAddr, ServerHandle), StartError> {
+async fn listen(
+    node: Arc<RwLock<Node>>,
+    address: SocketAddr,
+    drops: Option<Drops>,
+) -> Result<(SocketAddr, ServerHandle), StartError> {
     if !address.ip().is_loopback() {
         return Err(StartError::NotLoopback(address));
     }
-    rpc::serve(node, address).await.map_err(|source| StartError::Listen { address, source })
+    rpc::serve(node, address, drops).await.map_err(|source| StartError::Listen { address, source })
+}
+
+/// Keeps the server up until the chain ends. When a test wants the connections dropped, it stops the server, stays away as
+/// long as asked, and serves the same address again.
+async fn keep_serving(
+    node: Arc<RwLock<Node>>,
+    address: SocketAddr,
+    mut server: ServerHandle,
+    drops: Option<Drops>,
+    mut dropped: mpsc::Receiver<Duration>,
+    cancel: CancellationToken,
+) {
+    loop {
+        let away = tokio::select! {
+            () = cancel.cancelled() => None,
+            away = async {
+                match &drops {
+                    Some(_) => dropped.recv().await,
+                    None => std::future::pending().await,
+                }
+            } => away,
+        };
+        // An error means that it has already stopped.
+        let _ = server.stop();
+        server.stopped().await;
+        let Some(away) = away else { return };
+        if cancel.run_until_cancelled(tokio::time::sleep(away)).await.is_none() {
+            return;
+        }
+        server = match rpc::serve(node.clone(), address, drops.clone()).await {
+            Ok((_, server)) => server,
+            Err(error) => {
+                tracing::error!(%error, %address, "the development chain cannot serve its address again");
+                return;
+            }
+        };
+    }
 }
 
 /// The block clock. A block that comes late is not made up for.
@@ -199,7 +241,7 @@ async fn make_blocks(node: Arc<RwLock<Node>>, interval: Duration) {
 }
 
 /// Milliseconds since 1970.
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

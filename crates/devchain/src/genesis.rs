@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use byteleap_protocol::hotkey::Hotkey;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     dispatch::registration,
     epoch,
-    state::State,
+    state::{State, View},
     storage,
     types::{AccountId32, AlphaBalance, NetUid, TaoBalance},
 };
@@ -55,7 +56,8 @@ pub struct Neuron {
 
 /// The rules of a subnet that the development chain keeps. The default suits development: weights in the clear, any number
 /// of them, every ten blocks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Hyperparameters {
     /// Blocks from one epoch to the next; 0 for none.
     pub tempo_blocks: u16,
@@ -176,6 +178,8 @@ impl Subnet {
         state.put(&storage::SubnetOwner, netuid, account_id(&self.owner_coldkey));
         state.put(&storage::SubnetOwnerHotkey, netuid, account_id(&self.owner_hotkey));
         self.hyperparameters.write(state, netuid);
+        // Clients tell the present epoch schedule from the old one by this entry.
+        state.put(&storage::LastEpochBlock, netuid, 0);
         for (uid, neuron) in (0..).zip(&self.neurons) {
             let (hotkey, coldkey) = (account_id(&neuron.hotkey), account_id(&neuron.coldkey));
             registration::register(state, netuid, uid, hotkey, coldkey, AlphaBalance(neuron.stake_rao));
@@ -185,10 +189,26 @@ impl Subnet {
 }
 
 impl Hyperparameters {
-    fn write(&self, state: &mut State, netuid: NetUid) {
+    /// The rules of a subnet as they are.
+    pub(crate) fn read(view: View<'_>, netuid: NetUid) -> Self {
+        Self {
+            tempo_blocks: view.get(&storage::Tempo, netuid),
+            immunity_period_blocks: view.get(&storage::ImmunityPeriod, netuid),
+            max_neurons: view.get(&storage::MaxAllowedUids, netuid),
+            min_allowed_weights: view.get(&storage::MinAllowedWeights, netuid),
+            max_weight_limit: view.get(&storage::MaxWeightsLimit, netuid),
+            weights_version: view.get(&storage::WeightsVersionKey, netuid),
+            weights_rate_limit_blocks: view.get(&storage::WeightsSetRateLimit, netuid),
+            serving_rate_limit_blocks: view.get(&storage::ServingRateLimit, netuid),
+            commit_reveal: view.get(&storage::CommitRevealWeightsEnabled, netuid),
+            reveal_period_epochs: view.get(&storage::RevealPeriodEpochs, netuid),
+            burn_rao: view.get(&storage::Burn, netuid).0,
+        }
+    }
+
+    /// Writes the rules of a subnet.
+    pub(crate) fn write(&self, state: &mut State, netuid: NetUid) {
         state.put(&storage::Tempo, netuid, self.tempo_blocks);
-        // Clients tell the present epoch schedule from the old one by this entry.
-        state.put(&storage::LastEpochBlock, netuid, 0);
         state.put(&storage::ImmunityPeriod, netuid, self.immunity_period_blocks);
         state.put(&storage::MaxAllowedUids, netuid, self.max_neurons);
         state.put(&storage::MinAllowedWeights, netuid, self.min_allowed_weights);

@@ -28,6 +28,9 @@ use crate::{
 /// The metadata version that is offered.
 pub(crate) const VERSION: u32 = 15;
 
+/// What an account must own to exist on the real chain, in rao; nothing checks it here.
+const EXISTENTIAL_DEPOSIT_RAO: u64 = 500;
+
 /// The encoded metadata, with its magic number. `slot` is the time between two blocks.
 pub(crate) fn encode(methods: &[Method], slot: Duration) -> Vec<u8> {
     let mut registry = Registry::new();
@@ -84,11 +87,16 @@ fn pallets(slot: Duration) -> Vec<PalletMetadata> {
         },
         PalletMetadata { constants: vec![constant("SlotDuration", slot_ms)], ..pallet("Aura", 3) },
         PalletMetadata {
+            constants: vec![constant("ExistentialDeposit", EXISTENTIAL_DEPOSIT_RAO)],
+            ..pallet("Balances", 5)
+        },
+        PalletMetadata {
             calls: Some(PalletCallMetadata { ty: meta_type::<pallet_subtensor::pallet::Call>() }),
             event: Some(PalletEventMetadata { ty: meta_type::<pallet_subtensor::pallet::Event>() }),
             error: Some(PalletErrorMetadata { ty: meta_type::<pallet_subtensor::pallet::Error>() }),
             ..pallet("SubtensorModule", pallet_subtensor::pallet::INDEX)
         },
+        pallet("Commitments", 18),
         pallet("Drand", 26),
     ]
 }

@@ -1,7 +1,7 @@
 //! One chain as plain data: state, blocks and pool, and the steps that lead from one block to the next. No clock, no task
 //! and no socket; time comes in as a number.
 
-use std::{cmp::Ordering, time::Duration};
+use std::{cmp::Ordering, collections::VecDeque, time::Duration};
 
 use sp_crypto_hashing::blake2_256;
 use tokio::sync::{mpsc, watch};
@@ -15,11 +15,12 @@ use crate::{
     metadata,
     pool::{Pending, Pool, Status},
     runtime_api::{self, Context, Method},
-    state::{State, View},
+    state::{KEPT_BLOCKS, State, View},
     storage,
     types::{
         AccountId32, DispatchError, Era, H256, RuntimeEvent,
         frame_system::{DispatchEventInfo, EventRecord, Phase, pallet::Event as SystemEvent},
+        pallet_subtensor::pallet::Error,
     },
 };
 
@@ -44,7 +45,30 @@ pub(crate) struct Node {
     pool: Pool,
     methods: Vec<Method>,
     metadata: Vec<u8>,
+    slot: Duration,
     head: watch::Sender<u32>,
+    finalised: watch::Sender<u32>,
+    /// In a block that is not final yet, with the block's number.
+    unfinalised: VecDeque<(u32, Pending)>,
+    faults: Faults,
+}
+
+/// What a test has asked for; nothing of it happens on its own.
+struct Faults {
+    /// Blocks by which finality trails the head.
+    lag: u32,
+    /// Whether no further block becomes final.
+    finality_stands: bool,
+    /// Whether blocks take no extrinsics.
+    blocks_stay_empty: bool,
+    /// How the next extrinsic fails.
+    next_fails: Option<Error>,
+    /// Ahead of the real time, in milliseconds.
+    clock_ahead_ms: i64,
+    /// What happens to the state at the start of the next block.
+    next_block: Vec<Box<dyn FnOnce(&mut State) + Send + Sync>>,
+    /// Whether no client is answered.
+    silent: watch::Sender<bool>,
 }
 
 impl Node {
@@ -61,13 +85,30 @@ impl Node {
             pool: Pool::default(),
             methods,
             metadata,
+            slot,
             head: watch::Sender::new(0),
+            finalised: watch::Sender::new(0),
+            unfinalised: VecDeque::new(),
+            faults: Faults {
+                lag: 0,
+                finality_stands: false,
+                blocks_stay_empty: false,
+                next_fails: None,
+                clock_ahead_ms: 0,
+                next_block: Vec::new(),
+                silent: watch::Sender::new(false),
+            },
         }
     }
 
     /// The kept blocks.
     pub(crate) fn blocks(&self) -> &Blocks {
         &self.blocks
+    }
+
+    /// The time between two blocks.
+    pub(crate) fn slot(&self) -> Duration {
+        self.slot
     }
 
     /// The waiting extrinsics.
@@ -88,6 +129,26 @@ impl Node {
     /// Follows the number of the head.
     pub(crate) fn follow(&self) -> watch::Receiver<u32> {
         self.head.subscribe()
+    }
+
+    /// The newest final block.
+    pub(crate) fn finalised(&self) -> &Block {
+        self.blocks.by_number(*self.finalised.borrow()).unwrap_or_else(|| self.blocks.head())
+    }
+
+    /// The state after the newest final block.
+    pub(crate) fn final_state(&self) -> View<'_> {
+        self.at(self.finalised().header.number).unwrap_or_else(|| self.latest())
+    }
+
+    /// Follows the number of the newest final block.
+    pub(crate) fn follow_finalised(&self) -> watch::Receiver<u32> {
+        self.finalised.subscribe()
+    }
+
+    /// Tells whether clients are left without answers.
+    pub(crate) fn follow_silence(&self) -> watch::Receiver<bool> {
+        self.faults.silent.subscribe()
     }
 
     /// Answers a runtime call from the state of one block.
@@ -167,12 +228,16 @@ impl Node {
     /// Builds the next block from everything that waits. `now_ms` is the time since 1970; a clock that stands still or
     /// goes back moves the chain's time on by one.
     pub(crate) fn produce_block(&mut self, now_ms: u64) {
+        let now_ms = now_ms.saturating_add_signed(self.faults.clock_ahead_ms);
         let now_ms = now_ms.max(self.latest().get(&storage::Now, ()) + 1);
         let parent = self.blocks.head().hash;
         let number = self.state.begin_block();
         self.state.put(&storage::Number, (), number);
         self.state.put(&storage::ParentHash, (), parent);
         self.state.put(&storage::Now, (), now_ms);
+        for change in std::mem::take(&mut self.faults.next_block) {
+            change(&mut self.state);
+        }
         commit::store_pulses(&mut self.state, now_ms);
         let revealed = epoch::reveal_due(&mut self.state);
         epoch::run_due(&mut self.state);
@@ -183,7 +248,7 @@ impl Node {
         let mut included = Vec::new();
         for pending in self.pool.drain() {
             let nonce = self.latest().get(&storage::Account, pending.sender).nonce;
-            let is_full = included.len() == EXTRINSICS_PER_BLOCK;
+            let is_full = included.len() == EXTRINSICS_PER_BLOCK || self.faults.blocks_stay_empty;
             match pending.nonce.cmp(&nonce) {
                 _ if number >= pending.death => pending.report(Status::Invalid),
                 Ordering::Less => pending.report(Status::Invalid),
@@ -202,15 +267,89 @@ impl Node {
         self.blocks.push(block);
         for pending in included {
             pending.report(Status::InBlock(hash));
-            pending.report(Status::Finalized(hash));
+            self.unfinalised.push_back((number, pending));
         }
         self.head.send_replace(number);
+        self.finalise();
+    }
+
+    /// Makes final what is due, and tells those who wait for it. Finality never trails so far that its block is forgotten.
+    fn finalise(&mut self) {
+        let head = self.blocks.head().header.number;
+        let before = *self.finalised.borrow();
+        let due = if self.faults.finality_stands { before } else { head.saturating_sub(self.faults.lag) };
+        let number = due.max(before).max(head.saturating_sub(KEPT_BLOCKS - 1));
+        while self.unfinalised.front().is_some_and(|(included, _)| *included <= number) {
+            let Some((included, pending)) = self.unfinalised.pop_front() else { break };
+            if let Some(hash) = self.blocks.hash(included) {
+                pending.report(Status::Finalized(hash));
+            }
+        }
+        self.finalised.send_replace(number);
+    }
+
+    /// From now on a block becomes final when so many others lie above it.
+    pub(crate) fn lag_finality(&mut self, blocks: u32) {
+        self.faults.lag = blocks;
+        self.finalise();
+    }
+
+    /// Lets no further block become final, or all that are due.
+    pub(crate) fn stop_finality(&mut self, stands: bool) {
+        self.faults.finality_stands = stands;
+        self.finalise();
+    }
+
+    /// Leaves extrinsics waiting, or takes them into blocks again.
+    pub(crate) fn keep_blocks_empty(&mut self, empty: bool) {
+        self.faults.blocks_stay_empty = empty;
+    }
+
+    /// Forgets the extrinsics that wait.
+    pub(crate) fn forget_pending(&mut self) {
+        self.pool.drain();
+    }
+
+    /// Lets the next extrinsic that a block takes fail.
+    pub(crate) fn fail_next(&mut self, error: Error) {
+        self.faults.next_fails = Some(error);
+    }
+
+    /// Leaves clients without answers, or answers again.
+    pub(crate) fn silence(&mut self, silent: bool) {
+        self.faults.silent.send_replace(silent);
+    }
+
+    /// Puts the chain's clock ahead of the real one by so much, or behind it.
+    pub(crate) fn set_clock_ahead(&mut self, ahead_ms: i64) {
+        self.faults.clock_ahead_ms = ahead_ms;
+    }
+
+    /// By how much the chain's clock is ahead of the real one.
+    pub(crate) fn clock_ahead_ms(&self) -> i64 {
+        self.faults.clock_ahead_ms
+    }
+
+    /// Changes the state at the start of the next block.
+    pub(crate) fn change_next(&mut self, change: impl FnOnce(&mut State) + Send + Sync + 'static) {
+        self.faults.next_block.push(Box::new(change));
+    }
+
+    /// Puts another block of the same content in the head's place, as a chain that leaves a fork does.
+    pub(crate) fn replace_head(&mut self) {
+        let Block { header, extrinsics, .. } = self.blocks.head().clone();
+        let root = H256(blake2_256(&header.state_root.0));
+        self.blocks.replace_head(Block::new(header.parent, header.number, root, extrinsics));
     }
 
     /// Applies the extrinsic at `index` of the block being built; its events.
     fn apply(&mut self, index: u32, pending: &Pending) -> Vec<EventRecord<RuntimeEvent, H256>> {
         self.state.mutate(&storage::Account, pending.sender, |account| account.nonce += 1);
-        match dispatch::dispatch(&mut self.state, pending.sender, pending.call.clone()) {
+        let outcome = match self.faults.next_fails.take() {
+            Some(error) => Err(error.into()),
+            None => dispatch::dispatch(&mut self.state, pending.sender, pending.call.clone()),
+        };
+        match outcome {
             Ok(event) => event.into_iter().chain([success()]).map(|event| record(index, event)).collect(),
             Err(dispatch_error) => {
                 let failed = SystemEvent::ExtrinsicFailed { dispatch_error, dispatch_info: DispatchEventInfo::FREE };

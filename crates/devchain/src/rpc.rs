@@ -6,18 +6,24 @@
 
 mod author;
 mod chain;
+mod dev;
 mod params;
+mod silence;
 mod state;
 mod system;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use jsonrpsee::{
     RpcModule,
     core::RegisterMethodError,
-    server::{BatchRequestConfig, RandomStringIdProvider, Server, ServerConfig, ServerHandle},
+    server::{
+        BatchRequestConfig, RandomStringIdProvider, Server, ServerConfig, ServerHandle,
+        middleware::rpc::RpcServiceBuilder,
+    },
 };
 use parking_lot::RwLock;
+use tokio::sync::mpsc;
 
 use crate::node::Node;
 
@@ -36,8 +42,15 @@ const BATCH_REQUESTS: u32 = 64;
 /// Length of a subscription's id. Ids are text as on a real node, for some clients lose numbers.
 const SUBSCRIPTION_ID_CHARACTERS: usize = 16;
 
-/// Starts to serve the chain; the address that was bound.
-pub(crate) async fn serve(node: Arc<RwLock<Node>>, listen: SocketAddr) -> std::io::Result<(SocketAddr, ServerHandle)> {
+/// Where `dev_dropConnections` asks for it: for how long the server then stays away.
+pub(crate) type Drops = mpsc::Sender<Duration>;
+
+/// Starts to serve the chain; the address that was bound. With `drops` the controls for failure tests are offered too.
+pub(crate) async fn serve(
+    node: Arc<RwLock<Node>>,
+    listen: SocketAddr,
+    drops: Option<Drops>,
+) -> std::io::Result<(SocketAddr, ServerHandle)> {
     let config = ServerConfig::builder()
         .max_connections(CONNECTIONS)
         .max_subscriptions_per_connection(SUBSCRIPTIONS_PER_CONNECTION)
@@ -47,14 +60,16 @@ pub(crate) async fn serve(node: Arc<RwLock<Node>>, listen: SocketAddr) -> std::i
         .set_batch_request_config(BatchRequestConfig::Limit(BATCH_REQUESTS))
         .set_id_provider(RandomStringIdProvider::new(SUBSCRIPTION_ID_CHARACTERS))
         .build();
-    let server = Server::builder().set_config(config).build(listen).await?;
+    let silent = node.read().follow_silence();
+    let gate = RpcServiceBuilder::new().layer_fn(move |service| silence::Gate { service, silent: silent.clone() });
+    let server = Server::builder().set_config(config).set_rpc_middleware(gate).build(listen).await?;
     let address = server.local_addr()?;
-    Ok((address, server.start(module(node))))
+    Ok((address, server.start(module(node, drops))))
 }
 
 /// Answers one request without a server; `None` if the text is no request.
 pub(crate) async fn answer(node: Arc<RwLock<Node>>, request: &str) -> Option<String> {
-    let (answer, _) = module(node).raw_json_request(request, 1).await.ok()?;
+    let (answer, _) = module(node, None).raw_json_request(request, 1).await.ok()?;
     Some(String::from(Box::<str>::from(answer)))
 }
 
@@ -62,17 +77,20 @@ type Module = RpcModule<RwLock<Node>>;
 
 /// All methods, and the one that lists them.
 #[expect(clippy::expect_used, reason = "each name is registered once")]
-fn module(node: Arc<RwLock<Node>>) -> Module {
+fn module(node: Arc<RwLock<Node>>, drops: Option<Drops>) -> Module {
     let mut module = RpcModule::from_arc(node);
-    register(&mut module).expect("method names are distinct");
+    register(&mut module, drops).expect("method names are distinct");
     module
 }
 
-fn register(module: &mut Module) -> Result<(), RegisterMethodError> {
+fn register(module: &mut Module, drops: Option<Drops>) -> Result<(), RegisterMethodError> {
     system::register(module)?;
     chain::register(module)?;
     state::register(module)?;
     author::register(module)?;
+    if let Some(drops) = drops {
+        dev::register(module, drops)?;
+    }
 
     let mut methods: Vec<&str> = module.method_names().chain(["rpc_methods"]).collect();
     methods.sort_unstable();

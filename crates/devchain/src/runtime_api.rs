@@ -9,8 +9,17 @@ use crate::{
     state::View,
     storage,
     types::{
-        AccountId32, AlphaBalance, NetUid, NetUidStorageIndex, PerU16, TaoBalance,
-        pallet_subtensor::rpc_info::metagraph::Metagraph, sp_core::OpaqueMetadata, substrate_fixed::FixedI128,
+        AccountId32, AlphaBalance, MechId, NetUid, NetUidStorageIndex, PerU16, TaoBalance,
+        pallet_subtensor::rpc_info::{
+            metagraph::{Metagraph, SelectiveMetagraph},
+            neuron_info::{NeuronInfo, NeuronInfoLite},
+            show_subnet::SubnetState,
+            subnet_info::{SubnetHyperparams, SubnetHyperparamsV2},
+        },
+        pallet_transaction_payment::types::RuntimeDispatchInfo,
+        sp_core::OpaqueMetadata,
+        sp_runtime::generic::unchecked_extrinsic::UncheckedExtrinsic,
+        substrate_fixed::FixedI128,
     },
 };
 
@@ -80,6 +89,23 @@ impl<A: Decode + TypeInfo + 'static> Inputs for (A,) {
     }
 }
 
+impl<A: Decode + TypeInfo + 'static, B: Decode + TypeInfo + 'static> Inputs for (A, B) {
+    fn types() -> Vec<MetaType> {
+        vec![meta_type::<A>(), meta_type::<B>()]
+    }
+}
+
+impl<A, B, C> Inputs for (A, B, C)
+where
+    A: Decode + TypeInfo + 'static,
+    B: Decode + TypeInfo + 'static,
+    C: Decode + TypeInfo + 'static,
+{
+    fn types() -> Vec<MetaType> {
+        vec![meta_type::<A>(), meta_type::<B>(), meta_type::<C>()]
+    }
+}
+
 /// Every runtime call, interface by interface.
 pub(crate) fn methods() -> Vec<Method> {
     vec![
@@ -91,14 +117,66 @@ pub(crate) fn methods() -> Vec<Method> {
         Method::new("AccountNonceApi", "account_nonce", &["account"], |context, (account,): (AccountId32,)| {
             context.view.get(&storage::Account, account).nonce
         }),
+        Method::new("TransactionPaymentApi", "query_info", &["uxt", "len"], |_, (_, _): (UncheckedExtrinsic, u32)| {
+            RuntimeDispatchInfo::FREE
+        }),
+        Method::new(
+            "NeuronInfoRuntimeApi",
+            "get_neuron",
+            &["netuid", "uid"],
+            |context, (netuid, uid): (NetUid, u16)| {
+                let weights = context.view.get(&storage::Weights, (NetUidStorageIndex::from(netuid), uid));
+                let weights = weights.into_iter().map(|(uid, value)| (Compact(uid), Compact(value))).collect();
+                NeuronInfo::of(&whole(context.view, netuid)?, uid, weights, Vec::new())
+            },
+        ),
+        Method::new("NeuronInfoRuntimeApi", "get_neurons_lite", &["netuid"], |context, (netuid,): (NetUid,)| {
+            let graph = whole(context.view, netuid);
+            let neuron = |graph: &Metagraph| (0..=u16::MAX).map_while(|uid| NeuronInfoLite::of(graph, uid)).collect();
+            graph.as_ref().map_or_else(Vec::new, neuron)
+        }),
         Method::new("SubnetInfoRuntimeApi", "get_metagraph", &["netuid"], |context, (netuid,): (NetUid,)| {
-            context.view.get(&storage::NetworksAdded, netuid).then(|| {
-                let consensus = chain::agreed(context.view, netuid).into_iter();
-                let consensus = consensus.map(|share| Compact(PerU16(share))).collect();
-                Metagraph { consensus, ..metagraph(context.view, netuid) }
-            })
+            whole(context.view, netuid)
+        }),
+        Method::new(
+            "SubnetInfoRuntimeApi",
+            "get_selective_mechagraph",
+            &["netuid", "subid", "metagraph_indexes"],
+            |context, (netuid, mechanism, wanted): (NetUid, MechId, Vec<u16>)| {
+                let graph = whole(context.view, netuid).filter(|_| mechanism == MechId(0));
+                graph.map(|graph| SelectiveMetagraph::of(graph, &wanted))
+            },
+        ),
+        Method::new(
+            "SubnetInfoRuntimeApi",
+            "get_selective_metagraph",
+            &["netuid", "metagraph_indexes"],
+            |context, (netuid, wanted): (NetUid, Vec<u16>)| {
+                whole(context.view, netuid).map(|graph| SelectiveMetagraph::of(graph, &wanted))
+            },
+        ),
+        Method::new("SubnetInfoRuntimeApi", "get_subnet_hyperparams", &["netuid"], |context, (netuid,): (NetUid,)| {
+            whole(context.view, netuid).as_ref().map(SubnetHyperparams::of)
+        }),
+        Method::new(
+            "SubnetInfoRuntimeApi",
+            "get_subnet_hyperparams_v2",
+            &["netuid"],
+            |context, (netuid,): (NetUid,)| whole(context.view, netuid).as_ref().map(SubnetHyperparamsV2::of),
+        ),
+        Method::new("SubnetInfoRuntimeApi", "get_subnet_state", &["netuid"], |context, (netuid,): (NetUid,)| {
+            whole(context.view, netuid).map(SubnetState::of)
         }),
     ]
+}
+
+/// The subnet's columns and what its weights agree on; `None` if there is no such subnet.
+fn whole(view: View<'_>, netuid: NetUid) -> Option<Metagraph> {
+    view.get(&storage::NetworksAdded, netuid).then(|| {
+        let consensus = chain::agreed(view, netuid).into_iter();
+        let consensus = consensus.map(|share| Compact(PerU16(share))).collect();
+        Metagraph { consensus, ..metagraph(view, netuid) }
+    })
 }
 
 /// The subnet's columns. What the development chain does not compute is zero or empty.

@@ -170,6 +170,10 @@ storage_table! {
         ParentHash: [] () => H256 = H256::default();
         Events: [] () => Vec<EventRecord<RuntimeEvent, H256>> = Vec::new();
     }
+    Commitments {
+        CommitmentOf: [Twox64Concat, Twox64Concat] (NetUid, AccountId32) => Vec<u8>;
+        RevealedCommitments: [Twox64Concat, Twox64Concat] (NetUid, AccountId32) => Vec<u8>;
+    }
     Drand {
         LastStoredRound: [] () => u64 = 0;
     }
@@ -178,6 +182,7 @@ storage_table! {
     }
     SubtensorModule {
         TotalNetworks: [] () => u16 = 0;
+        TokenSymbol: [Identity] NetUid => Vec<u8> = Vec::new();
         NetworksAdded: [Identity] NetUid => bool = false;
         SubnetOwner: [Identity] NetUid => AccountId32 = AccountId32::default();
         SubnetOwnerHotkey: [Identity] NetUid => AccountId32 = AccountId32::default();
@@ -203,6 +208,7 @@ storage_table! {
         MaxAllowedUids: [Identity] NetUid => u16 = 256;
         Burn: [Identity] NetUid => TaoBalance = TaoBalance(100_000_000);
         MechanismCountCurrent: [Twox64Concat] NetUid => MechId = MechId(1);
+        MechanismEmissionSplit: [Twox64Concat] NetUid => Vec<u16>;
 
         SubnetworkN: [Identity] NetUid => u16 = 0;
         Uids: [Identity, Blake2_128Concat] (NetUid, AccountId32) => u16;

@@ -13,6 +13,7 @@ pub(crate) mod node_subtensor_runtime;
 pub(crate) mod pallet_balances;
 pub(crate) mod pallet_subtensor;
 pub(crate) mod pallet_timestamp;
+pub(crate) mod pallet_transaction_payment;
 pub(crate) mod primitive_types;
 pub(crate) mod sp_arithmetic;
 pub(crate) mod sp_core;

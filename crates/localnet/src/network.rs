@@ -400,7 +400,11 @@ pub async fn chain_alone(
 
 /// Starts a development chain whose genesis knows these keys.
 async fn start_chain(keys: &Keys, listen: SocketAddr, block_time: Duration) -> Result<DevChain, StartError> {
-    let options = byteleap_devchain::Options { listen: Some(listen), pace: Pace::Every(block_time) };
+    let options = byteleap_devchain::Options {
+        listen: Some(listen),
+        pace: Pace::Every(block_time),
+        ..byteleap_devchain::Options::default()
+    };
     DevChain::start(keys.genesis(), options).await
 }
 

@@ -32,7 +32,8 @@ pub const KEYS: &[Key] = &[
         .default("30"),
     Key::integer("max_retries", 1, 1000, "read for the sake of old files, without effect").default("3"),
     Key::text("state_dir", "folder of challenges under way; default: $STATE_DIRECTORY, else the folder of this file"),
-    Key::text("subtensor.network", "chain: finney, test, local or a ws:// or wss:// URL").default("finney"),
+    Key::list("subtensor.network", "chain: finney, test, local or a ws:// or wss:// URL; or several, tried in order")
+        .default("finney"),
     Key::boolean("subtensor.allow_insecure", "allow ws:// to another machine").default("false"),
     Key::integer("metagraph.sync_interval", 1, 86_400, "seconds between refreshes of the validator list").default("60"),
     Key::map(
@@ -88,8 +89,8 @@ fn vm_tokens(text: &str) -> Result<(), String> {
 pub struct Settings {
     /// The subnet.
     pub netuid: u16,
-    /// Name or URL of the chain network.
-    pub network: String,
+    /// Names or URLs of the chain's endpoints, tried in order.
+    pub networks: Vec<String>,
     /// Whether the chain may be spoken to in plain text across machines.
     pub allow_insecure: bool,
     /// Pause between refreshes of the validator list.
@@ -180,7 +181,7 @@ impl Settings {
         }
         Ok(Self {
             netuid: config.get("netuid"),
-            network: config.get("subtensor.network"),
+            networks: config.get("subtensor.network"),
             allow_insecure: config.get("subtensor.allow_insecure"),
             sync_interval: config.seconds("metagraph.sync_interval"),
             policy: select::Policy { whitelist, min_stake_tao: config.get("metagraph.validator_min_stake_tao") },

@@ -221,7 +221,7 @@ async fn check(settings: Settings, wallet: Result<Wallet, Failure>, flags: Check
 }
 
 fn chain(settings: &Settings) -> Result<Arc<dyn Chain>, Failure> {
-    Ok(Arc::new(Subtensor::new(&[&settings.network], settings.allow_insecure)?))
+    Ok(Arc::new(Subtensor::new(&settings.networks, settings.allow_insecure)?))
 }
 
 fn wallet(settings: &Settings) -> Result<Wallet, Failure> {

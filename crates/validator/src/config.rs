@@ -49,7 +49,8 @@ pub const KEYS: &[Key] = &[
     Key::list("axon.disabled_routes", "fault injection for tests: synapses, as ChallengeSynapse, that are answered as unknown")
         .check(synapse)
         .default("[]"),
-    Key::text("subtensor.network", "chain: finney, test, local or a ws:// or wss:// URL").default("finney"),
+    Key::list("subtensor.network", "chain: finney, test, local or a ws:// or wss:// URL; or several, tried in order")
+        .default("finney"),
     Key::boolean("subtensor.allow_insecure", "allow ws:// to another machine").default("false"),
     Key::text("subtensor.beacon", "public key of the beacon that reveals timelocked weights; null: drand's quicknet")
         .parsed::<Beacon>(),
@@ -199,8 +200,8 @@ pub struct Settings {
     pub rate_limit: RateLimit,
     /// The subnet.
     pub netuid: u16,
-    /// Name or URL of the chain network.
-    pub network: String,
+    /// Names or URLs of the chain's endpoints, tried in order.
+    pub networks: Vec<String>,
     /// Whether the chain may be spoken to in plain text across machines.
     pub allow_insecure: bool,
     /// Whose rounds reveal timelocked weights.
@@ -377,7 +378,7 @@ impl Settings {
                     max_requests: config.get("security.rate_limit.max_requests"),
                 },
                 netuid: config.get("netuid"),
-                network: config.get("subtensor.network"),
+                networks: config.get("subtensor.network"),
                 allow_insecure: config.get("subtensor.allow_insecure"),
                 beacon: config.parsed_optional("subtensor.beacon").unwrap_or(Beacon::QUICKNET),
                 sync_interval: config.seconds("metagraph.sync_interval"),

@@ -503,7 +503,7 @@ async fn show_explanation(
 }
 
 fn chain(settings: &Settings) -> Result<Arc<dyn Chain>, Failure> {
-    Ok(Arc::new(Subtensor::new(&[&settings.network], settings.allow_insecure)?.with_beacon(settings.beacon)))
+    Ok(Arc::new(Subtensor::new(&settings.networks, settings.allow_insecure)?.with_beacon(settings.beacon)))
 }
 
 fn wallet(settings: &Settings) -> Result<Wallet, Failure> {

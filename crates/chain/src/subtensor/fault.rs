@@ -1,7 +1,7 @@
 //! Sorts what subxt reports into what the caller must do: dial another endpoint, or take the chain's answer.
 
 use subxt::error::{
-    AccountNonceError, BackendError, BlocksError, ConstantError, ExtrinsicError, OnlineClientAtBlockError,
+    AccountNonceError, BackendError, BlocksError, ConstantError, EventsError, ExtrinsicError, OnlineClientAtBlockError,
     OnlineClientError, RpcError, RuntimeApiError, StorageError, StorageValueError,
 };
 use subxt::rpcs::{Error as ClientError, UserError};
@@ -52,6 +52,12 @@ impl From<BackendError> for Fault {
             Some(answer) if answer.message.contains("is not found") => Self::unsupported(&answer.message),
             _ => Self::Lost(error.to_string()),
         }
+    }
+}
+
+impl From<ClientError> for Fault {
+    fn from(error: ClientError) -> Self {
+        Self::Lost(error.to_string())
     }
 }
 
@@ -111,12 +117,21 @@ impl From<RuntimeApiError> for Fault {
 }
 
 impl From<ExtrinsicError> for Fault {
-    /// For the steps before sending; what comes after is judged in `submit`.
+    /// Of making an extrinsic and of reading a block; the node's answer to one that is sent is judged in `submit`.
     fn from(error: ExtrinsicError) -> Self {
         match error {
-            ExtrinsicError::AccountNonceError { reason: AccountNonceError::CouldNotRetrieve(error), .. } => {
-                error.into()
-            }
+            ExtrinsicError::AccountNonceError { reason: AccountNonceError::CouldNotRetrieve(error), .. }
+            | ExtrinsicError::CannotGetBlockBody(error) => error.into(),
+            ExtrinsicError::BlockNotFound(_) => Self::Lost(error.to_string()),
+            _ => Self::unsupported(error),
+        }
+    }
+}
+
+impl From<EventsError> for Fault {
+    fn from(error: EventsError) -> Self {
+        match error {
+            EventsError::CannotFetchEventBytes(error) => error.into(),
             _ => Self::unsupported(error),
         }
     }

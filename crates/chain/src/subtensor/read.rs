@@ -13,7 +13,7 @@ use tokio::try_join;
 
 use super::fault::Fault;
 use super::wire::{self, by_hotkey, by_subnet, by_uid, global};
-use super::{At, CALL_LIMIT, Client, STALL_LIMIT, within};
+use super::{At, Client, Patience, within};
 use crate::{Block, ChainError, Epoch, Head, Hotkey, Metagraph, Neuron, Rules, WeightMatrix};
 
 /// The block that the connection is pinned to.
@@ -28,18 +28,18 @@ pub(super) fn slot(at: &At) -> Result<Duration, Fault> {
 }
 
 /// Waits on the stream of finalised blocks for one above `after`.
-pub(super) async fn next_block(client: &Client, after: Block) -> Result<Head, Fault> {
-    let now = within(CALL_LIMIT, async { head(&client.at_current_block().await?) }).await?;
+pub(super) async fn next_block(client: &Client, after: Block, patience: &Patience) -> Result<Head, Fault> {
+    let now = within(patience.call, async { head(&client.at_current_block().await?) }).await?;
     if now.block > after {
         return Ok(now);
     }
-    let mut blocks = within(CALL_LIMIT, async { Ok(client.stream_blocks().await?) }).await?;
+    let mut blocks = within(patience.call, async { Ok(client.stream_blocks().await?) }).await?;
     loop {
-        let next = timeout(STALL_LIMIT, blocks.next()).await;
-        let next = next.map_err(|_| Fault::Lost(format!("no finalised block within {STALL_LIMIT:?}")))?;
+        let next = timeout(patience.stall, blocks.next()).await;
+        let next = next.map_err(|_| Fault::Lost(format!("no finalised block within {:?}", patience.stall)))?;
         let block = next.ok_or_else(|| Fault::Lost("the stream of blocks ended".to_owned()))??;
         if block.number() > after {
-            return within(CALL_LIMIT, async { head(&block.at().await?) }).await;
+            return within(patience.call, async { head(&block.at().await?) }).await;
         }
     }
 }

@@ -76,6 +76,8 @@ pub(super) fn from_yaml(key: &Key, node: &Yaml) -> Result<Value, Refusal> {
         (Kind::List(check), Yaml::Sequence(entries)) => {
             Some(Value::List(entries.iter().map(|entry| text_of(key, entry, *check)).collect::<Result<_, _>>()?))
         }
+        // One text stands for a list of one, so that a key can grow from the first to the second.
+        (Kind::List(check), Yaml::String(_)) => Some(Value::List(vec![text_of(key, node, *check)?])),
         (Kind::Map, Yaml::Mapping(entries)) => entries
             .iter()
             .map(|(name, value)| {
@@ -250,6 +252,8 @@ mod tests {
         assert_eq!(from_text(&list, "H100 80GB, B200"), expected);
         assert_eq!(from_text(&list, "[]"), Ok(Value::List(vec![])));
         assert!(from_text(&list, "[[a]]").is_err());
+        assert_eq!(from_yaml(&list, &Yaml::from("B200")), Ok(Value::List(vec!["B200".into()])));
+        assert!(from_yaml(&list, &Yaml::from(7)).is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `chain_*`: blocks by number and hash, and the streams of new heads. Every block is final at once, so that the head,
-//! the best and the finalised block are one.
+//! `chain_*`: blocks by number and hash, and the streams of new heads. Unless a test wants
+//! it otherwise, every block is final at once, so that the head, the best and the finalised block are one.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use jsonrpsee::{
 };
 use parking_lot::RwLock;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::{
     Module,
@@ -29,7 +30,7 @@ pub(super) fn register(module: &mut Module) -> Result<(), RegisterMethodError> {
     })?;
     module.register_alias("chain_getHead", "chain_getBlockHash")?;
     module.register_method("chain_getFinalizedHead", |_, node, _| {
-        Ok::<_, ErrorObjectOwned>(Hash(node.read().blocks().head().hash))
+        Ok::<_, ErrorObjectOwned>(Hash(node.read().finalised().hash))
     })?;
     module.register_method("chain_getHeader", |params, node, _| {
         let node = node.read();
@@ -40,12 +41,21 @@ pub(super) fn register(module: &mut Module) -> Result<(), RegisterMethodError> {
         Ok::<_, ErrorObjectOwned>(block(&node, &params)?.map(signed_block))
     })?;
 
-    for (subscribe, notification, unsubscribe) in [
-        ("chain_subscribeNewHeads", "chain_newHead", "chain_unsubscribeNewHeads"),
-        ("chain_subscribeAllHeads", "chain_allHead", "chain_unsubscribeAllHeads"),
-        ("chain_subscribeFinalizedHeads", "chain_finalizedHead", "chain_unsubscribeFinalizedHeads"),
+    type Follow = fn(&Node) -> watch::Receiver<u32>;
+    for (subscribe, notification, unsubscribe, follow) in [
+        ("chain_subscribeNewHeads", "chain_newHead", "chain_unsubscribeNewHeads", Node::follow as Follow),
+        ("chain_subscribeAllHeads", "chain_allHead", "chain_unsubscribeAllHeads", Node::follow),
+        (
+            "chain_subscribeFinalizedHeads",
+            "chain_finalizedHead",
+            "chain_unsubscribeFinalizedHeads",
+            Node::follow_finalised,
+        ),
     ] {
-        module.register_subscription(subscribe, notification, unsubscribe, |_, sink, node, _| heads(sink, node))?;
+        module.register_subscription(subscribe, notification, unsubscribe, move |_, sink, node, _| {
+            let head = follow(&node.read());
+            heads(sink, node, head)
+        })?;
     }
     Ok(())
 }
@@ -69,12 +79,20 @@ fn signed_block(block: &Block) -> Value {
 
 /// Sends the head at once and then every later block, in order and without a gap as long as the client keeps up with
 /// what is kept.
-async fn heads(sink: PendingSubscriptionSink, node: Arc<RwLock<Node>>) -> Result<(), SubscriptionError> {
+async fn heads(
+    sink: PendingSubscriptionSink,
+    node: Arc<RwLock<Node>>,
+    mut head: watch::Receiver<u32>,
+) -> Result<(), SubscriptionError> {
     let sink = sink.accept().await?;
-    let mut head = node.read().follow();
+    let mut silence = node.read().follow_silence();
     let mut next = *head.borrow_and_update();
     loop {
-        while let Some(header) = header(&node, next) {
+        silence.wait_for(|silent| !silent).await?;
+        let newest = *head.borrow();
+        while next <= newest
+            && let Some(header) = header(&node, next)
+        {
             sink.send(message(&header)?).await?;
             next += 1;
         }
@@ -84,7 +102,7 @@ async fn heads(sink: PendingSubscriptionSink, node: Arc<RwLock<Node>>) -> Result
         }
         // A client that fell behind what is kept goes on with the head.
         let newest = *head.borrow_and_update();
-        if header(&node, next).is_none() {
+        if next <= newest && header(&node, next).is_none() {
             next = newest;
         }
     }

@@ -1,5 +1,7 @@
 //! The pallet of subnets: calls, events, errors, and the records that its runtime calls answer.
 
+pub(crate) mod rpc_info;
+
 pub(crate) mod pallet {
     use parity_scale_codec::{Decode, Encode};
     use scale_info::TypeInfo;
@@ -20,6 +22,41 @@ pub(crate) mod pallet {
         pub(crate) protocol: u8,
         pub(crate) placeholder1: u8,
         pub(crate) placeholder2: u8,
+    }
+
+    /// Where a neuron would tell its metrics; none does here.
+    #[derive(Clone, Copy, Debug, Decode, Default, Encode, TypeInfo)]
+    pub(crate) struct PrometheusInfo {
+        pub(crate) block: u64,
+        pub(crate) version: u32,
+        pub(crate) ip: u128,
+        pub(crate) port: u16,
+        pub(crate) ip_type: u8,
+    }
+
+    /// What a subnet says about itself; none does here.
+    #[derive(Clone, Debug, Decode, Encode, TypeInfo)]
+    pub(crate) struct SubnetIdentityV3 {
+        pub(crate) subnet_name: Vec<u8>,
+        pub(crate) github_repo: Vec<u8>,
+        pub(crate) subnet_contact: Vec<u8>,
+        pub(crate) subnet_url: Vec<u8>,
+        pub(crate) discord: Vec<u8>,
+        pub(crate) description: Vec<u8>,
+        pub(crate) logo_url: Vec<u8>,
+        pub(crate) additional: Vec<u8>,
+    }
+
+    /// What an owner says about itself; none does here.
+    #[derive(Clone, Debug, Decode, Encode, TypeInfo)]
+    pub(crate) struct ChainIdentityV2 {
+        pub(crate) name: Vec<u8>,
+        pub(crate) url: Vec<u8>,
+        pub(crate) github_repo: Vec<u8>,
+        pub(crate) image: Vec<u8>,
+        pub(crate) discord: Vec<u8>,
+        pub(crate) description: Vec<u8>,
+        pub(crate) additional: Vec<u8>,
     }
 
     /// The calls of pallet `SubtensorModule` (chain spec 4.3).
@@ -116,10 +153,10 @@ pub(crate) mod pallet {
         UidsLengthExceedUidsInSubNet,
         #[codec(index = 48)]
         NoNeuronIdAvailable,
-        #[codec(index = 52)]
-        CommitRevealDisabled,
         #[codec(index = 53)]
         CommitRevealEnabled,
+        #[codec(index = 54)]
+        CommitRevealDisabled,
         #[codec(index = 74)]
         MechanismDoesNotExist,
         #[codec(index = 76)]
@@ -128,131 +165,13 @@ pub(crate) mod pallet {
         TooManyUnrevealedCommits,
         #[codec(index = 81)]
         CommittingWeightsTooFast,
-        #[codec(index = 90)]
+        #[codec(index = 111)]
         IncorrectCommitRevealVersion,
     }
 
     impl From<Error> for DispatchError {
         fn from(error: Error) -> Self {
             Self::Module(ModuleError { index: INDEX, error: [error.encode()[0], 0, 0, 0] })
-        }
-    }
-}
-
-pub(crate) mod rpc_info {
-    pub(crate) mod metagraph {
-        use parity_scale_codec::{Compact, Decode, Encode};
-        use scale_info::TypeInfo;
-
-        use crate::types::{
-            AccountId32, AlphaBalance, NetUid, PerU16, TaoBalance, pallet_subtensor::pallet::AxonInfo,
-            substrate_fixed::FixedI128,
-        };
-
-        /// A subnet at one block: scalars first, then one column per property, all in the order of uids.
-        #[derive(Clone, Debug, Decode, Encode, TypeInfo)]
-        pub(crate) struct Metagraph {
-            #[codec(compact)]
-            pub(crate) netuid: NetUid,
-            pub(crate) name: Vec<Compact<u8>>,
-            pub(crate) symbol: Vec<Compact<u8>>,
-            pub(crate) identity: Option<SubnetIdentityV3>,
-            pub(crate) network_registered_at: Compact<u64>,
-            pub(crate) owner_hotkey: AccountId32,
-            pub(crate) owner_coldkey: AccountId32,
-            pub(crate) block: Compact<u64>,
-            pub(crate) tempo: Compact<u16>,
-            pub(crate) last_step: Compact<u64>,
-            pub(crate) blocks_since_last_step: Compact<u64>,
-            pub(crate) subnet_emission: Compact<u64>,
-            pub(crate) alpha_in: Compact<AlphaBalance>,
-            pub(crate) alpha_out: Compact<AlphaBalance>,
-            pub(crate) tao_in: Compact<TaoBalance>,
-            pub(crate) alpha_out_emission: Compact<AlphaBalance>,
-            pub(crate) alpha_in_emission: Compact<AlphaBalance>,
-            pub(crate) tao_in_emission: Compact<TaoBalance>,
-            pub(crate) pending_alpha_emission: Compact<AlphaBalance>,
-            pub(crate) pending_root_emission: Compact<TaoBalance>,
-            pub(crate) subnet_volume: Compact<u128>,
-            pub(crate) moving_price: FixedI128,
-            pub(crate) rho: Compact<u16>,
-            pub(crate) kappa: Compact<u16>,
-            pub(crate) min_allowed_weights: Compact<u16>,
-            pub(crate) max_weights_limit: Compact<u16>,
-            pub(crate) weights_version: Compact<u64>,
-            pub(crate) weights_rate_limit: Compact<u64>,
-            pub(crate) activity_cutoff: Compact<u64>,
-            pub(crate) max_validators: Compact<u16>,
-            pub(crate) num_uids: Compact<u16>,
-            pub(crate) max_uids: Compact<u16>,
-            pub(crate) burn: Compact<TaoBalance>,
-            pub(crate) difficulty: Compact<u64>,
-            pub(crate) registration_allowed: bool,
-            pub(crate) pow_registration_allowed: bool,
-            pub(crate) immunity_period: Compact<u16>,
-            pub(crate) min_difficulty: Compact<u64>,
-            pub(crate) max_difficulty: Compact<u64>,
-            pub(crate) min_burn: Compact<TaoBalance>,
-            pub(crate) max_burn: Compact<TaoBalance>,
-            pub(crate) adjustment_alpha: Compact<u64>,
-            pub(crate) adjustment_interval: Compact<u16>,
-            pub(crate) target_regs_per_interval: Compact<u16>,
-            pub(crate) max_regs_per_block: Compact<u16>,
-            pub(crate) serving_rate_limit: Compact<u64>,
-            pub(crate) commit_reveal_weights_enabled: bool,
-            pub(crate) commit_reveal_period: Compact<u64>,
-            pub(crate) liquid_alpha_enabled: bool,
-            pub(crate) alpha_high: Compact<u16>,
-            pub(crate) alpha_low: Compact<u16>,
-            pub(crate) bonds_moving_avg: Compact<u64>,
-            pub(crate) hotkeys: Vec<AccountId32>,
-            pub(crate) coldkeys: Vec<AccountId32>,
-            pub(crate) identities: Vec<Option<ChainIdentityV2>>,
-            pub(crate) axons: Vec<AxonInfo>,
-            pub(crate) active: Vec<bool>,
-            pub(crate) validator_permit: Vec<bool>,
-            pub(crate) pruning_score: Vec<Compact<u16>>,
-            pub(crate) last_update: Vec<Compact<u64>>,
-            pub(crate) emission: Vec<Compact<AlphaBalance>>,
-            pub(crate) dividends: Vec<Compact<PerU16>>,
-            pub(crate) incentives: Vec<Compact<PerU16>>,
-            pub(crate) consensus: Vec<Compact<PerU16>>,
-            pub(crate) trust: Vec<Compact<PerU16>>,
-            pub(crate) rank: Vec<Compact<u16>>,
-            pub(crate) block_at_registration: Vec<Compact<u64>>,
-            pub(crate) alpha_stake: Vec<Compact<AlphaBalance>>,
-            pub(crate) tao_stake: Vec<Compact<TaoBalance>>,
-            pub(crate) total_stake: Vec<Compact<TaoBalance>>,
-            pub(crate) tao_dividends_per_hotkey: Vec<(AccountId32, Compact<TaoBalance>)>,
-            pub(crate) alpha_dividends_per_hotkey: Vec<(AccountId32, Compact<AlphaBalance>)>,
-            pub(crate) collateral_locked: Vec<Compact<AlphaBalance>>,
-            pub(crate) collateral_min: Vec<Compact<AlphaBalance>>,
-            pub(crate) collateral_earned: Vec<Compact<AlphaBalance>>,
-        }
-
-        /// What a subnet says about itself; none does here.
-        #[derive(Clone, Debug, Decode, Encode, TypeInfo)]
-        pub(crate) struct SubnetIdentityV3 {
-            pub(crate) subnet_name: Vec<u8>,
-            pub(crate) github_repo: Vec<u8>,
-            pub(crate) subnet_contact: Vec<u8>,
-            pub(crate) subnet_url: Vec<u8>,
-            pub(crate) discord: Vec<u8>,
-            pub(crate) description: Vec<u8>,
-            pub(crate) logo_url: Vec<u8>,
-            pub(crate) additional: Vec<u8>,
-        }
-
-        /// What an owner says about itself; none does here.
-        #[derive(Clone, Debug, Decode, Encode, TypeInfo)]
-        pub(crate) struct ChainIdentityV2 {
-            pub(crate) name: Vec<u8>,
-            pub(crate) url: Vec<u8>,
-            pub(crate) github_repo: Vec<u8>,
-            pub(crate) image: Vec<u8>,
-            pub(crate) discord: Vec<u8>,
-            pub(crate) description: Vec<u8>,
-            pub(crate) additional: Vec<u8>,
         }
     }
 }

@@ -42,6 +42,37 @@ pub(crate) mod multiaddress {
 }
 
 pub(crate) mod generic {
+    pub(crate) mod unchecked_extrinsic {
+        use parity_scale_codec::{Decode, Encode};
+        use scale_info::{Path, Type, TypeInfo, TypeParameter, build::Fields, meta_type};
+
+        use crate::{
+            runtime::Extensions,
+            types::{Address, MultiSignature, RuntimeCall},
+        };
+
+        /// An extrinsic as bytes. Clients learn from its parameters of what an extrinsic consists; one that lacks this type
+        /// does not even connect.
+        #[derive(Clone, Debug, Decode, Encode)]
+        pub(crate) struct UncheckedExtrinsic(Vec<u8>);
+
+        impl TypeInfo for UncheckedExtrinsic {
+            type Identity = Self;
+
+            fn type_info() -> Type {
+                Type::builder()
+                    .path(Path::new("UncheckedExtrinsic", module_path!()))
+                    .type_params([
+                        TypeParameter::new("Address", Some(meta_type::<Address>())),
+                        TypeParameter::new("Call", Some(meta_type::<RuntimeCall>())),
+                        TypeParameter::new("Signature", Some(meta_type::<MultiSignature>())),
+                        TypeParameter::new("Extra", Some(meta_type::<Extensions>())),
+                    ])
+                    .composite(Fields::unnamed().field(|field| field.ty::<Vec<u8>>()))
+            }
+        }
+    }
+
     pub(crate) mod era {
         use parity_scale_codec::{Decode, Encode, Error, Input, Output};
         use scale_info::{

@@ -135,7 +135,7 @@ async fn the_keys_of_a_map_come_in_pages() {
 
 #[tokio::test]
 async fn the_chain_is_not_served_beyond_this_machine() {
-    let options = Options { listen: Some(([0, 0, 0, 0], 0).into()), pace: Pace::OnCommand };
+    let options = Options { listen: Some(([0, 0, 0, 0], 0).into()), pace: Pace::OnCommand, ..Options::default() };
     let refused = DevChain::start(world::genesis(world::unhurried()), options).await;
     assert!(matches!(refused, Err(StartError::NotLoopback(_))));
 }
@@ -144,7 +144,7 @@ async fn the_chain_is_not_served_beyond_this_machine() {
 async fn a_genesis_that_no_calls_could_have_made_is_refused() {
     let mut genesis = world::genesis(world::unhurried());
     genesis.subnets[0].neurons[2].hotkey = world::miner().hotkey();
-    let options = Options { listen: None, pace: Pace::OnCommand };
+    let options = Options { listen: None, pace: Pace::OnCommand, ..Options::default() };
     let refused = DevChain::start(genesis, options).await;
     assert!(matches!(refused, Err(StartError::Genesis(_))));
 }
@@ -154,6 +154,6 @@ async fn a_stopped_chain_gives_back_its_port() {
     let world = World::under(world::unhurried()).await;
     let address = world.chain.local_addr();
     world.chain.stop().await;
-    let options = Options { listen: address, pace: Pace::OnCommand };
+    let options = Options { listen: address, pace: Pace::OnCommand, ..Options::default() };
     DevChain::start(world::genesis(world::unhurried()), options).await.unwrap();
 }

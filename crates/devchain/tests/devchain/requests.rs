@@ -12,7 +12,7 @@ const INTERNAL_ERROR: i64 = -32_603;
 /// A chain without a server, and the runtime that it lives in.
 fn chain() -> (tokio::runtime::Runtime, DevChain) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let options = Options { listen: None, pace: Pace::OnCommand };
+    let options = Options { listen: None, pace: Pace::OnCommand, ..Options::default() };
     let chain = runtime.block_on(DevChain::start(world::genesis(Hyperparameters::default()), options)).unwrap();
     (runtime, chain)
 }

@@ -140,7 +140,7 @@ impl World {
 /// A chain on a free port.
 pub(crate) async fn start(genesis: Genesis, pace: Pace) -> DevChain {
     let listen = Some(([127, 0, 0, 1], 0).into());
-    DevChain::start(genesis, Options { listen, pace }).await.expect("the chain starts")
+    DevChain::start(genesis, Options { listen, pace, ..Options::default() }).await.expect("the chain starts")
 }
 
 fn pool_refusal(error: ExtrinsicError) -> Outcome {
