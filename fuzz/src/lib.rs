@@ -24,13 +24,14 @@ pub mod text;
 pub type Target = fn(&[u8]);
 
 /// Every target under its name: that of its binary, its file in `targets/` and its folder in `corpus/`.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("lenient_json", text::lenient_json),
     ("canonical_json", text::canonical_json),
     ("hotkey", text::hotkey),
     ("worker_frame", message::worker_frame),
     ("miner_frame", message::miner_frame),
     ("payload", message::payload),
+    ("feedback", message::feedback),
     ("synapse_request", synapse::synapse_request),
     ("synapse_reply", synapse::synapse_reply),
     ("session_init", synapse::session_init),

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use byteleap_protocol::challenge::{ChallengeData, ChallengeItem, ChallengeKind};
+use byteleap_protocol::feedback::{MAX_VALIDATORS, MAX_WORKERS, MinerFeedback, Relayed};
 use byteleap_protocol::frame::{FrameError, MinerFrame, WorkerFrame};
 use byteleap_protocol::payload::{
     CommitmentData, CommitmentResponse, ErrorAnswer, HeartbeatData, HeartbeatResponse, ProofData, ProofReceipt,
@@ -72,6 +73,23 @@ pub fn payload(bytes: &[u8]) {
         definition(ChallengeKind::GpuMatrix, object);
     }
     let _ = read_answer::<CommitmentResponse>(value);
+}
+
+/// What a validator tells of workers, whatever it is: read, shown and passed on.
+pub fn feedback(bytes: &[u8]) {
+    let Some(value) = std::str::from_utf8(bytes).ok().and_then(|text| lenient::parse(text).ok()) else { return };
+    let told: MinerFeedback = serde_json::from_value(value.clone()).unwrap();
+    assert_eq!(reread(&told), told);
+    assert!(told.workers.len() <= MAX_WORKERS);
+    let lines = told.workers.iter().flat_map(|worker| {
+        [worker.lease_line(0), worker.verdict_line(i64::MAX), worker.score_line(i64::MIN), worker.turn_line(0)]
+    });
+    for line in lines.chain(told.score.iter().map(|score| score.line(0))) {
+        assert!(!line.contains(char::is_control), "{line:?}");
+    }
+    let relayed: Relayed = serde_json::from_value(value).unwrap();
+    assert_eq!(reread(&relayed), relayed);
+    assert!(relayed.validators.len() <= MAX_VALIDATORS);
 }
 
 /// A challenge's definition survives being written.

@@ -236,7 +236,7 @@ fn workers(settings: &Settings, command: WorkersCommand) -> Result<(), Failure> 
     let text = match command {
         WorkersCommand::List { enrolled: false, view } => {
             let workers = |mut status: Value| status["workers"].take();
-            return cli::block_on(show(settings.admin, view, workers, Status::workers_table));
+            return cli::block_on(show(settings.admin, view, workers, Status::workers_page));
         }
         WorkersCommand::List { enrolled: true, .. } => enroll::enrolled(settings)?,
         WorkersCommand::Enroll { key: Some(key), worker_id, .. } => {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Settings,
-    relay::{flow::Relay, heartbeat::Heartbeat, hops::Record, logbook::Logbook, poll::Poll, token},
+    relay::{flow::Relay, heartbeat::Heartbeat, hops::Record, logbook::Logbook, poll::Poll, token, told::Answers},
     status::Status,
     validators::{Blacklist, Validators},
     workers::{
@@ -132,7 +132,7 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     validators.refresh().await?;
 
     let (tokens, token_requests) = mpsc::channel(TOKEN_REQUESTS);
-    let (drain, record) = (Drain::default(), Record::default());
+    let (drain, record, answers) = (Drain::default(), Record::default(), Answers::default());
     let relay = Relay {
         logbook: Logbook::open(&settings.state_dir, own).await,
         record: record.clone(),
@@ -140,7 +140,7 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     };
     let poll = Poll::new(validators.clone(), registry.clone(), relay, settings.task_poll_interval, drain.clone());
     poll.resume().await;
-    let heartbeat = Heartbeat::new(validators.clone(), registry.clone(), clock, own);
+    let heartbeat = Heartbeat::new(validators.clone(), registry.clone(), clock, own, answers.clone(), drain.clone());
     let workers_stop = CancellationToken::new();
 
     let door = Door::open(settings.auth, BookFile::in_directory(&settings.state_dir), door_clock)?;
@@ -180,7 +180,9 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
     });
     let addresses = Addresses { workers, admin: admin.address() };
     let status = StatusPage::new(move || {
-        let status = Status::collect(own, uid, workers, fingerprint, &registry, &validators, &record, drain.is_on());
+        let draining = drain.is_on();
+        let status =
+            Status::collect(own, uid, workers, fingerprint, &registry, &validators, &record, &answers, draining);
         async move { serde_json::json!(status) }
     });
     let pages = Pages { readiness: Readiness::new(), metrics, status, routes };

@@ -6,6 +6,7 @@ use std::{fmt::Write as _, net::SocketAddr};
 use byteleap_daemon::view::table;
 
 use byteleap_protocol::{
+    feedback::{MinerScore, Told},
     frame::HostData,
     hotkey::Hotkey,
     id::{ChallengeId, WorkerId},
@@ -15,9 +16,12 @@ use byteleap_protocol::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    relay::hops::Record,
+    relay::{hops::Record, told::Answers},
     validators::Validators,
-    workers::{door::Standing, registry::Registry},
+    workers::{
+        door::Standing,
+        registry::{Registry, WorkerView},
+    },
 };
 
 /// The answer of `GET /status`.
@@ -67,6 +71,9 @@ pub struct WorkerStatus {
     /// Why it has no work; none while it works.
     #[serde(default)]
     pub idle_because: Option<String>,
+    /// What each validator told of it: lease, verdict, score and next challenge.
+    #[serde(default)]
+    pub validators: Vec<Told>,
     /// The challenge that it works on; none when idle.
     pub task: Option<ChallengeId>,
     /// When its connection registered, in milliseconds since 1970.
@@ -85,6 +92,12 @@ pub struct ValidatorStatus {
     /// What came of asking it for challenges last.
     #[serde(default)]
     pub last_poll: Option<String>,
+    /// What came of the last report to it.
+    #[serde(default)]
+    pub last_report: Option<String>,
+    /// What its last scoring round gave to this miner, where it tells.
+    #[serde(default)]
+    pub score: Option<MinerScore>,
 }
 
 impl WorkerStatus {
@@ -110,41 +123,41 @@ impl Status {
         registry: &Registry,
         validators: &Validators,
         record: &Record,
+        answers: &Answers,
         draining: bool,
     ) -> Self {
         let validators = validators.current();
         let mut last_challenges = record.all();
-        let workers = registry.snapshot().into_iter().map(|worker| WorkerStatus {
-            idle_because: worker.task.is_none().then(|| {
-                let reason = if draining {
-                    "this miner takes no new challenges: byteleap-miner drain --cancel ends that"
-                } else if validators.is_empty() {
-                    "no validator is in use: see metagraph.validator_min_stake_tao and validator_whitelist"
-                } else if worker.last_heartbeat_at_ms.is_none() {
-                    "the worker has sent no heartbeat yet"
-                } else if worker.capabilities.is_empty() {
-                    "the worker offers nothing: it drains, or has no unit that can compute"
-                } else {
-                    "no validator has handed one out: see VALIDATOR"
-                };
-                reason.to_owned()
-            }),
-            host: host(&worker.system_info),
-            last_challenge: last_challenges.remove(&worker.worker_id),
-            worker_id: worker.worker_id,
-            name: worker.name,
-            version: worker.version,
-            standing: worker.standing,
-            is_tls: worker.is_tls,
-            capabilities: worker.capabilities,
-            task: worker.task,
-            connected_at_ms: worker.connected_at_ms,
-            last_heartbeat_at_ms: worker.last_heartbeat_at_ms,
+        let mut told = answers.by_worker();
+        let workers = registry.snapshot().into_iter().map(|worker| {
+            let told = told.remove(&worker.worker_id).unwrap_or_default();
+            WorkerStatus {
+                idle_because: idle_because(&worker, draining, !validators.is_empty(), &told),
+                validators: told,
+                host: host(&worker.system_info),
+                last_challenge: last_challenges.remove(&worker.worker_id),
+                worker_id: worker.worker_id,
+                name: worker.name,
+                version: worker.version,
+                standing: worker.standing,
+                is_tls: worker.is_tls,
+                capabilities: worker.capabilities,
+                task: worker.task,
+                connected_at_ms: worker.connected_at_ms,
+                last_heartbeat_at_ms: worker.last_heartbeat_at_ms,
+            }
         });
         let workers: Vec<_> = workers.collect();
         let validators = validators.iter().map(|validator| {
             let axon = validator.axon();
-            ValidatorStatus { hotkey: axon.hotkey, address: axon.address, last_poll: validator.last_poll() }
+            let (last_report, score) = answers.of_validator(&axon.hotkey).unzip();
+            ValidatorStatus {
+                hotkey: axon.hotkey,
+                address: axon.address,
+                last_poll: validator.last_poll(),
+                last_report,
+                score: score.flatten(),
+            }
         });
         Self { hotkey, uid, listen, fingerprint, draining, workers, validators: validators.collect() }
     }
@@ -164,16 +177,44 @@ impl Status {
             let _ = writeln!(page, "\n{unproved} of {} workers are not authenticated: see LINK", self.workers.len());
         }
         page.push('\n');
-        page.push_str(&self.workers_table(now_ms));
-        page.push('\n');
-        page.push_str(&self.challenges_table(now_ms));
+        page.push_str(&self.workers_page(now_ms));
         page.push('\n');
         let rows = self.validators.iter().map(|validator| {
-            let asked = validator.last_poll.clone().unwrap_or_else(|| "not asked yet".to_owned());
-            [validator.hotkey.to_string(), validator.address.to_string(), asked]
+            [
+                validator.hotkey.to_string(),
+                validator.address.to_string(),
+                validator.last_poll.clone().unwrap_or_else(|| "not asked yet".to_owned()),
+                validator.last_report.clone().unwrap_or_else(|| "none yet".to_owned()),
+                validator.score.as_ref().map_or_else(|| "not told".to_owned(), |score| score.line(now_ms)),
+            ]
         });
-        page.push_str(&table(["VALIDATOR", "ADDRESS", "LAST ASKED"], rows.collect()));
+        page.push_str(&table(["VALIDATOR", "ADDRESS", "LAST ASKED", "LAST REPORT", "SCORE"], rows.collect()));
         page
+    }
+
+    /// All that is known of the workers, for people.
+    #[must_use]
+    pub fn workers_page(&self, now_ms: i64) -> String {
+        let tables = [self.workers_table(now_ms), self.challenges_table(now_ms), self.feedback_table(now_ms)];
+        tables.join("\n")
+    }
+
+    /// What validators told of each worker, for people.
+    fn feedback_table(&self, now_ms: i64) -> String {
+        let rows = self.workers.iter().flat_map(|worker| {
+            worker.validators.iter().map(|told| {
+                let feedback = &told.feedback;
+                [
+                    worker.worker_id.to_string(),
+                    told.validator.to_string(),
+                    feedback.lease_line(now_ms),
+                    feedback.verdict_line(now_ms),
+                    feedback.score_line(now_ms),
+                    feedback.turn_line(now_ms),
+                ]
+            })
+        });
+        table(["WORKER", "TOLD BY VALIDATOR", "LEASED", "LAST VERDICT", "SCORE", "NEXT CHALLENGE"], rows.collect())
     }
 
     /// Each worker's machine, last challenge and why it has no work, for people.
@@ -196,9 +237,8 @@ impl Status {
         table(["WORKER", "MACHINE", "LAST CHALLENGE", "HOPS (ms)", "NO WORK BECAUSE"], rows.collect())
     }
 
-    /// The workers for people.
-    #[must_use]
-    pub fn workers_table(&self, now_ms: i64) -> String {
+    /// Who is connected, for people.
+    fn workers_table(&self, now_ms: i64) -> String {
         let rows = self.workers.iter().map(|worker| {
             [
                 worker.worker_id.to_string(),
@@ -214,6 +254,41 @@ impl Status {
         });
         table(["WORKER", "NAME", "STATUS", "LINK", "VERSION", "CAPABILITIES", "HEARTBEAT"], rows.collect())
     }
+}
+
+/// Why a worker has no work, as far as this miner knows and validators told it; none while it works.
+pub(crate) fn idle_because(worker: &WorkerView, draining: bool, has_validators: bool, told: &[Told]) -> Option<String> {
+    if worker.task.is_some() {
+        return None;
+    }
+    let reason = if draining {
+        "this miner takes no new challenges: byteleap-miner drain --cancel ends that"
+    } else if !has_validators {
+        "no validator is in use: see metagraph.validator_min_stake_tao and validator_whitelist"
+    } else if worker.last_heartbeat_at_ms.is_none() {
+        "the worker has sent no heartbeat yet"
+    } else if worker.capabilities.is_empty() {
+        "the worker offers nothing: it drains, or has no unit that can compute"
+    } else if let Some(reasons) = validators_reasons(told) {
+        return Some(reasons);
+    } else {
+        "no validator has handed one out: byteleap-miner status shows what each said last"
+    };
+    Some(reason.to_owned())
+}
+
+/// What keeps every validator that told something from challenging a worker; none if one of them may.
+fn validators_reasons(told: &[Told]) -> Option<String> {
+    let reasons: Option<Vec<_>> =
+        told.iter().map(|told| Some((told.validator, told.feedback.no_challenge.as_ref()?))).collect();
+    let reasons = reasons.filter(|reasons| !reasons.is_empty())?;
+    Some(
+        reasons
+            .iter()
+            .map(|(validator, reason)| format!("validator {validator}: {reason}"))
+            .collect::<Vec<_>>()
+            .join("; "),
+    )
 }
 
 /// A machine in a few words; empty before its first heartbeat, or where its data cannot be read.
@@ -248,6 +323,7 @@ mod tests {
             host: String::new(),
             last_challenge: None,
             idle_because: None,
+            validators: Vec::new(),
             task: task.map(|task| ChallengeId::new(task).expect("an id")),
             connected_at_ms: 0,
             last_heartbeat_at_ms: task.map(|_| 5_000),

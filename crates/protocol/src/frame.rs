@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::challenge::{ChallengeKind, TimeoutSeconds};
 use crate::code::{CloseCode, ErrorCode};
+use crate::feedback::Relayed;
 use crate::hotkey::Hotkey;
 use crate::id::{ChallengeId, MessageId, WorkerId};
 use crate::payload::{Commitment, ProofRequest, ProofResponse};
@@ -99,6 +100,12 @@ pub enum MinerFrame {
         /// Correlates the answer.
         #[serde(default)]
         message_id: Option<MessageId>,
+    },
+    /// What validators tell of this worker: ours, never answered, sent only to a worker that has proved a key.
+    Feedback {
+        /// That.
+        #[serde(default)]
+        data: Relayed,
     },
 }
 
@@ -592,13 +599,14 @@ impl Register {
 }
 
 impl MinerFrame {
-    const TYPES: [&'static str; 6] = [
+    const TYPES: [&'static str; 7] = [
         "registration_ack",
         "heartbeat_ack",
         "task_assignment",
         "proof_request",
         "vmgw_enroll_token_response",
         "heartbeat_request",
+        "feedback",
     ];
 
     /// Reads one message, text or binary.

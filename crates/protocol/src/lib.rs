@@ -6,7 +6,8 @@
 //! The modules follow a challenge on its way. [`id`] and [`hotkey`] name the parties; [`challenge`] says what is to be
 //! computed; [`frame`] carries it between miner and worker over a WebSocket, [`worker_key`] proves which worker speaks
 //! there and [`join`] invites one; [`merkle`] commits to the result and opens rows of it, [`half`] holds a GPU's numbers
-//! that [`gpu_server`] computed and [`gpu_signature`] vouches for; [`payload`] holds what miner and validator tell each other;
+//! that [`gpu_server`] computed and [`gpu_signature`] vouches for; [`payload`] holds what miner and validator tell each other,
+//! [`feedback`] what a validator tells of its verdicts and scores;
 //! [`session`] seals these payloads and [`synapse`] carries the sealed package over signed HTTP. [`gateway`] is the wire
 //! beside it, on which a worker lets virtual machines, and [`meshhub`] the one on which a validator hears from the marketplace
 //! which workers are rented. [`code`] lists what can go wrong, in numbers. [`lenient`] and
@@ -16,6 +17,7 @@
 pub mod canonical;
 pub mod challenge;
 pub mod code;
+pub mod feedback;
 pub mod frame;
 pub mod gateway;
 pub mod gpu_server;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::challenge::ChallengeItem;
 use crate::code::ErrorCode;
+use crate::feedback::MinerFeedback;
 use crate::half::{self, Half};
 use crate::hotkey::Hotkey;
 use crate::id::{ChallengeId, RowHash, Unit, WorkerId};
@@ -229,6 +230,9 @@ pub struct HeartbeatResponse {
     /// [`SCHEMA_VERSION`].
     #[serde(default = "schema_version", deserialize_with = "lenient::read")]
     pub schema_version: u32,
+    /// What the validator tells of the miner's workers: ours, read over by a Python miner (miner-validator spec 2.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<MinerFeedback>,
 }
 
 // Task poll.

@@ -17,6 +17,7 @@ use byteleap_protocol::payload::{
 use tokio::sync::Notify;
 
 use crate::challenge::{Rules, commit, deliver, prove};
+use crate::feedback::Feedback;
 use crate::intake;
 use crate::refusal::Refusal;
 use crate::store::Store;
@@ -36,17 +37,31 @@ pub struct Desk {
     rules: Live<Rules>,
     clock: Arc<dyn Clock>,
     proof_arrived: Arc<Notify>,
+    feedback: Option<Feedback>,
 }
 
 impl Desk {
     /// A desk over a store. `proof_arrived` is rung for the verifier whenever a proof was stored.
     pub fn new(store: Store, rules: impl Into<Live<Rules>>, clock: Arc<dyn Clock>, proof_arrived: Arc<Notify>) -> Self {
-        Self { store, rules: rules.into(), clock, proof_arrived }
+        Self { store, rules: rules.into(), clock, proof_arrived, feedback: None }
+    }
+
+    /// This desk, telling miners how their workers stand.
+    #[must_use]
+    pub fn telling(self, feedback: Feedback) -> Self {
+        Self { feedback: Some(feedback), ..self }
     }
 
     /// A miner reports itself and its workers. Always an answer: its code says whether anything was stored.
     pub async fn heartbeat(&self, caller: Hotkey, data: HeartbeatData) -> HeartbeatResponse {
-        intake::heartbeat(&self.store, caller, data, self.clock.unix_ms()).await
+        let mut answer = intake::heartbeat(&self.store, caller, data, self.clock.unix_ms()).await;
+        if let Some(feedback) = &self.feedback {
+            match feedback.for_miner(caller).await {
+                Ok(told) => answer.feedback = Some(told),
+                Err(error) => tracing::error!(%error, "miner not told how its workers stand: check the database"),
+            }
+        }
+        answer
     }
 
     /// A miner asks for challenges.

@@ -81,6 +81,7 @@ pub async fn heartbeat(store: &Store, caller: Hotkey, data: HeartbeatData, now_m
         timestamp: now_ms as f64 / 1000.0,
         request_id: None,
         schema_version: SCHEMA_VERSION,
+        feedback: None,
     }
 }
 

@@ -4,7 +4,8 @@
 //! (`byteleap-protocol`): it is who is asked when, what is remembered, and what follows.
 //!
 //! The modules follow a miner's requests: [`config`] says how all of it behaves, [`metagraph`] who may speak, [`axon`]
-//! hears them over signed and sealed HTTP, [`desk`] is where each arrives, typed, and is served or gets a [`refusal`], [`intake`] takes heartbeats in,
+//! hears them over signed and sealed HTTP, [`desk`] is where each arrives, typed, and is served or gets a [`refusal`], [`intake`] takes heartbeats in and [`feedback`] tells
+//! the miner how its workers stand,
 //! [`challenge`] takes a challenge from its first row to its verdict, [`score`] makes rounds of verdicts, leases and
 //! presence, [`weights`] tells the chain, and [`store`] remembers everything in SQLite or PostgreSQL. [`service`] builds
 //! all of them and runs them; [`verifier`] is the part of it that judges proofs on more machines; [`admin`] shows them
@@ -21,6 +22,7 @@ pub mod challenge;
 pub mod config;
 mod counted;
 pub mod desk;
+pub mod feedback;
 pub mod intake;
 pub mod metagraph;
 pub mod refusal;

@@ -33,8 +33,9 @@ use crate::challenge::schedule::Scheduler;
 use crate::challenge::verify::Verifier;
 use crate::config::{LiveSettings, Settings};
 use crate::desk::Desk;
+use crate::feedback::Feedback;
 use crate::metagraph::{Members, MetagraphCache};
-use crate::score::{self, Scorer};
+use crate::score::{self, ScoredRound, Scorer};
 use crate::store::queue::OWN_CLAIMS;
 use crate::store::retention::{Forgotten, Kept};
 use crate::store::{Store, StoreError};
@@ -154,8 +155,8 @@ pub async fn start(
     let admin = Admin::bind(settings.admin).await?;
     let addresses = Addresses { axon, admin: admin.address() };
     let capture = Capture::new(&settings.log_dir, Arc::clone(&clock));
-    let shared =
-        Shared { settings, live, store, chain, signer, clock, members, peers: PeerClocks::default(), capture, tasks };
+    let (peers, newest_round) = (PeerClocks::default(), Live::from(None));
+    let shared = Shared { settings, live, store, chain, signer, clock, members, peers, capture, newest_round, tasks };
     shared.challenge(listener, axon.port());
     shared.score();
     shared.forget();
@@ -189,15 +190,20 @@ struct Shared<'a> {
     members: Members,
     peers: PeerClocks,
     capture: Capture,
+    /// Left by scoring for whoever tells of it.
+    newest_round: Live<Option<ScoredRound>>,
     tasks: &'a Tasks,
 }
 
 impl Shared<'_> {
     /// Challenges, from the first row to the verdict, and the axon where they are answered.
     fn challenge(&self, listener: TcpListener, port: u16) {
-        let Self { settings, live, store, chain, signer, clock, members, peers, capture, tasks } = self;
+        let Self { settings, live, store, chain, signer, clock, members, peers, capture, newest_round, tasks } = self;
         let (rules, proof_arrived) = (live.challenge.clone(), Arc::new(Notify::new()));
+        let (limits, newest_round) = (live.alarms.clone(), newest_round.clone());
+        let feedback = Feedback::new(store.clone(), Arc::clone(clock), rules.clone(), limits, newest_round);
         let desk = Desk::new(store.clone(), rules.clone(), Arc::clone(clock), Arc::clone(&proof_arrived));
+        let desk = desk.telling(feedback);
         let axon = Axon::new(Arc::clone(signer), members.clone(), Arc::clone(clock), live.rate_limit.clone(), desk)
             .comparing(peers.clone())
             .captured_by(capture.clone())
@@ -239,8 +245,8 @@ impl Shared<'_> {
             settings: settings.weights.clone(),
         };
         let submitter = preparer.signed_by(Arc::clone(signer));
-        let interval = settings.scoring_interval;
-        tasks.service("scoring", |stop| endless(score::run(scorer, interval, stop)));
+        let (interval, newest_round) = (settings.scoring_interval, self.newest_round.clone());
+        tasks.service("scoring", |stop| endless(score::run(scorer, interval, newest_round, stop)));
         tasks.service("weights", |stop| endless(weights::run(submitter, stop)));
     }
 

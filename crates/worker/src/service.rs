@@ -13,6 +13,7 @@ use byteleap_daemon::drain;
 use byteleap_daemon::tasks::{self, Signals, Tasks};
 use byteleap_host::{coldkey, identity};
 use byteleap_protocol::Object;
+use byteleap_protocol::feedback::Relayed;
 use byteleap_protocol::id::WorkerId;
 use byteleap_protocol::join::CertificateFingerprint;
 use byteleap_protocol::worker_key::{WorkerKey, WorkerSecret};
@@ -26,6 +27,7 @@ use crate::config::{GpuEngineSettings, Settings};
 use crate::gpu::vendor::{self, VendorServer};
 use crate::gpu::{self, Gpus, Watcher};
 use crate::host;
+use crate::link::told::LastRelayed;
 use crate::link::{Identity, Link, LinkState, Timing, dial, key};
 use crate::outbox::Outbox;
 use crate::status;
@@ -69,6 +71,7 @@ pub async fn run(settings: Settings, root: &Path, tasks: Tasks, signals: Signals
     let (gpus, gpu_parts) = gpus(&settings, &clock).await?;
     let runner = Runner::new(limits, clock.clone(), cache.clone(), gpus.clone(), outbox.clone());
     let (state, link_state) = watch::channel(LinkState::Away { reason: "not connected yet".to_owned() });
+    let told = LastRelayed::default();
     let link = Link {
         identity: Identity {
             worker_id: worker_id.clone(),
@@ -90,6 +93,7 @@ pub async fn run(settings: Settings, root: &Path, tasks: Tasks, signals: Signals
         outbox: outbox.clone(),
         system_info,
         clock: clock.clone(),
+        told: told.clone(),
         state,
         gate: readiness.gate("miner", "not connected yet"),
     };
@@ -104,6 +108,7 @@ pub async fn run(settings: Settings, root: &Path, tasks: Tasks, signals: Signals
         runner: runner.clone(),
         gpus,
         outbox,
+        told,
     };
     let status = Status::new(move || std::future::ready(json!(shown.status())));
     let watched = runner.clone();
@@ -234,6 +239,7 @@ struct Shown {
     runner: Runner,
     gpus: Gpus,
     outbox: Arc<Outbox>,
+    told: LastRelayed,
 }
 
 impl Shown {
@@ -241,6 +247,7 @@ impl Shown {
         let connection = status::Connection::from(&*self.link.borrow());
         let (draining, tasks) = (self.runner.drain().is_on(), self.runner.held_tasks());
         let last_challenge = self.runner.record().last();
+        let Relayed { idle_because: miner_says, validators } = self.told.get();
         let sample = self.system_info.borrow();
         let number = |name: &str| sample.get(name).and_then(Value::as_u64).unwrap_or_default();
         status::Status {
@@ -250,7 +257,8 @@ impl Shown {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             miner_url: self.miner_url.clone(),
             miner_fingerprint: self.miner_fingerprint,
-            idle_because: status::idle_because(&connection, draining, &tasks, last_challenge.as_ref()),
+            idle_because: status::idle_because(&connection, draining, &tasks, miner_says, last_challenge.as_ref()),
+            validators,
             connection,
             draining,
             host: status::Host { cpus: number("cpu_count"), memory_mib: number("memory_total") },

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use byteleap_daemon::view::table;
+use byteleap_protocol::feedback::Told;
 use byteleap_protocol::id::{ChallengeId, WorkerId};
 use byteleap_protocol::join::CertificateFingerprint;
 use byteleap_protocol::worker_key::WorkerKey;
@@ -45,6 +46,9 @@ pub struct Status {
     pub last_challenge: Option<LastChallenge>,
     /// Why it has no work; none while it computes.
     pub idle_because: Option<String>,
+    /// What each validator told of it by way of the miner: lease, verdict, score and next challenge.
+    #[serde(default)]
+    pub validators: Vec<Told>,
 }
 
 /// The connection in [`Status`].
@@ -117,12 +121,13 @@ impl Gpu {
     }
 }
 
-/// Why a worker in this state computes nothing; none while it does.
+/// Why a worker in this state computes nothing; none while it does. `miner_says` is why the miner has nothing for it.
 #[must_use]
 pub fn idle_because(
     connection: &Connection,
     draining: bool,
     tasks: &[ChallengeId],
+    miner_says: Option<String>,
     last: Option<&LastChallenge>,
 ) -> Option<String> {
     if !tasks.is_empty() {
@@ -132,6 +137,8 @@ pub fn idle_because(
         "it takes no new challenges: byteleap-worker drain --cancel ends that".to_owned()
     } else if let Some(reason) = &connection.reason {
         format!("it is not connected to the miner: {reason}")
+    } else if let Some(reason) = miner_says {
+        reason
     } else if let Some(last) = last {
         format!("the miner has assigned nothing since {}; byteleap-miner status shows why", last.challenge_id)
     } else {
@@ -177,6 +184,20 @@ impl Status {
             let _ =
                 write!(page, "\n{}", table(["LAST CHALLENGE", "KIND", "RECEIVED", "OUTCOME", "TIMINGS"], vec![row]));
         }
+        let rows = self.validators.iter().map(|told| {
+            let feedback = &told.feedback;
+            [
+                told.validator.to_string(),
+                feedback.lease_line(now_ms),
+                feedback.verdict_line(now_ms),
+                feedback.score_line(now_ms),
+                feedback.turn_line(now_ms),
+            ]
+        });
+        if !self.validators.is_empty() {
+            let heads = ["TOLD BY VALIDATOR", "LEASED", "LAST VERDICT", "SCORE", "NEXT CHALLENGE"];
+            let _ = write!(page, "\n{}", table(heads, rows.collect()));
+        }
         page
     }
 }
@@ -189,10 +210,13 @@ mod tests {
     fn a_worker_without_work_says_why_and_one_at_work_says_nothing() {
         let connected = Connection::from(&LinkState::Registered { since_ms: 0, key_proved: true });
         let away = Connection::from(&LinkState::Away { reason: "the miner is full".to_owned() });
-        let reason = |connection, draining| idle_because(connection, draining, &[], None).unwrap();
+        let reason = |connection, draining| idle_because(connection, draining, &[], None, None).unwrap();
         assert!(reason(&connected, true).contains("drain --cancel"));
         assert!(reason(&away, false).contains("the miner is full"));
         assert!(reason(&connected, false).contains("assigned nothing yet"));
-        assert_eq!(idle_because(&connected, true, &[ChallengeId::new("c1").unwrap()], None), None);
+        let says = || Some("no validator is in use".to_owned());
+        assert_eq!(idle_because(&connected, false, &[], says(), None), says());
+        assert!(idle_because(&away, false, &[], says(), None).unwrap().contains("the miner is full"));
+        assert_eq!(idle_because(&connected, true, &[ChallengeId::new("c1").unwrap()], says(), None), None);
     }
 }

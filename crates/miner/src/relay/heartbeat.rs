@@ -3,6 +3,8 @@
 //! A report is a picture of the workers table, not a queue that is emptied: a worker that is in the table has been
 //! heard of within `worker_management.heartbeat_timeout`, and a report that fails is repeated by the next one, so
 //! nothing is lost (F48). A miner without workers reports too; otherwise validators take it for dead.
+//!
+//! What a validator tells of the workers in its answer is kept for `status`, and each worker gets its part.
 
 use std::{
     path::Path,
@@ -10,9 +12,10 @@ use std::{
     time::Duration,
 };
 
-use byteleap_daemon::clock::Clock;
+use byteleap_daemon::{clock::Clock, drain::Drain};
 use byteleap_host::monitor::Monitor;
 use byteleap_protocol::{
+    feedback::{Relayed, cut},
     hotkey::Hotkey,
     payload::{HeartbeatData, SCHEMA_VERSION, SystemInfo, WorkerInfo, WorkerStatus},
 };
@@ -20,7 +23,9 @@ use futures_util::future::join_all;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::told::{Answer, Answers};
 use crate::{
+    status::idle_because,
     time::seconds,
     validators::Validators,
     workers::registry::{Registry, WorkerView},
@@ -33,13 +38,22 @@ pub(crate) struct Heartbeat {
     registry: Registry,
     clock: Arc<dyn Clock>,
     own: Hotkey,
+    answers: Answers,
+    drain: Drain,
     monitor: Arc<Mutex<Monitor>>,
 }
 
 impl Heartbeat {
-    pub(crate) fn new(validators: Validators, registry: Registry, clock: Arc<dyn Clock>, own: Hotkey) -> Self {
+    pub(crate) fn new(
+        validators: Validators,
+        registry: Registry,
+        clock: Arc<dyn Clock>,
+        own: Hotkey,
+        answers: Answers,
+        drain: Drain,
+    ) -> Self {
         let monitor = Arc::new(Mutex::new(Monitor::new(Path::new("/"))));
-        Self { validators, registry, clock, own, monitor }
+        Self { validators, registry, clock, own, answers, drain, monitor }
     }
 
     /// Reports at once and then every interval, until `stop`.
@@ -68,21 +82,46 @@ impl Heartbeat {
             schema_version: SCHEMA_VERSION,
         });
         let workers = data.workers.len();
-        let reports = self.validators.current().into_iter().map(|validator| {
+        let validators = self.validators.current();
+        self.answers.retain(|hotkey| validators.iter().any(|validator| validator.hotkey() == *hotkey));
+        let has_validators = !validators.is_empty();
+        let reports = validators.into_iter().map(|validator| {
             let data = Arc::clone(&data);
             async move {
-                match validator.report(data).await {
-                    Ok(response) if response.error_code == 0 => {
-                        tracing::debug!(validator = %validator.hotkey(), workers, "heartbeat taken");
-                    }
+                let hotkey = validator.hotkey();
+                let (message, feedback) = match validator.report(data).await {
                     Ok(response) => {
-                        tracing::warn!(validator = %validator.hotkey(), code = response.error_code, "heartbeat refused");
+                        match response.error_code {
+                            0 => tracing::debug!(validator = %hotkey, workers, "heartbeat taken"),
+                            code => tracing::warn!(validator = %hotkey, code, "heartbeat refused"),
+                        }
+                        (response.message, response.feedback)
                     }
-                    Err(error) => error.log("heartbeat", validator.hotkey()),
-                }
+                    Err(error) => {
+                        error.log("heartbeat", hotkey);
+                        (error.to_string(), None)
+                    }
+                };
+                let message = cut(&message).unwrap_or_else(|| "taken".to_owned());
+                self.answers.keep(hotkey, Answer { at_ms: self.clock.unix_ms(), message, feedback });
             }
         });
         join_all(reports).await;
+        self.pass_on(has_validators);
+    }
+
+    /// Tells each worker that has proved a key why it has no work and what validators said of it; a former worker has none,
+    /// and would have no use for it.
+    fn pass_on(&self, has_validators: bool) {
+        let mut told = self.answers.by_worker();
+        for worker in self.registry.snapshot() {
+            if worker.standing.key().is_none() {
+                continue;
+            }
+            let validators = told.remove(&worker.worker_id).unwrap_or_default();
+            let idle_because = idle_because(&worker, self.drain.is_on(), has_validators, &validators);
+            self.registry.tell(&worker.worker_id, Relayed { idle_because, validators });
+        }
     }
 
     /// The miner's own host.

@@ -20,6 +20,7 @@ use byteleap_daemon::clock::Clock;
 use byteleap_protocol::{
     challenge::ChallengeKind,
     code::CloseCode,
+    feedback::Relayed,
     frame::{HeartbeatReport, HostData, MinerFrame, ProofAnswer, Register, TaskAssignment, TaskOutcome, TaskResult},
     id::{ChallengeId, MessageId, WorkerId},
     worker_key::WorkerKey,
@@ -467,6 +468,14 @@ impl Registry {
     /// Where frames to this worker go; none if it is not connected.
     pub(super) fn outgoing(&self, worker_id: &WorkerId) -> Option<mpsc::Sender<MinerFrame>> {
         self.table().workers.get(worker_id).map(|entry| entry.link.outgoing.clone())
+    }
+
+    /// Passes on what validators tell of a worker, unless it has left or takes nothing in at the moment: the next report
+    /// comes soon.
+    pub(crate) fn tell(&self, worker_id: &WorkerId, data: Relayed) {
+        if let Some(outgoing) = self.outgoing(worker_id) {
+            let _ = outgoing.try_send(MinerFrame::Feedback { data });
+        }
     }
 
     // --- views ------------------------------------------------------------------------------------------------

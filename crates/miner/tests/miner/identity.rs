@@ -224,3 +224,39 @@ async fn a_compressed_frame_that_nobody_agreed_to_closes_its_connection_alone() 
     other.say(r#"{"type":"heartbeat","data":{"system_info":{}}}"#).await;
     assert_eq!(other.hear().await, MinerFrame::HeartbeatAck);
 }
+
+#[tokio::test]
+async fn what_a_validator_tells_is_shown_and_passed_on_to_workers_that_have_proved_a_key() {
+    let validator = StubValidator::start(0x22).await;
+    let leased = "it is leased: leased workers are not challenged";
+    validator.tell(&json!({
+        "score": {"round": 7, "at_ms": 1, "score": 0.5, "weight": 0.25},
+        "workers": [{"worker_id": "new", "no_challenge": leased}, {"worker_id": "old", "no_challenge": leased}],
+    }));
+    let miner = TestMiner::start(&[&validator]).await;
+    let mut old = Worker::register(miner.workers, "old").await;
+    let mut new = Worker::dial_tls(miner.workers).await;
+    assert_eq!(prove(&mut new, "new", &secret(7), None).await, None);
+    let beat = json!({"type": "heartbeat", "data": {"system_info": {"cpu_count": 8}}}).to_string();
+    new.say(&beat).await;
+    let told = loop {
+        match new.hear_any().await {
+            MinerFrame::Feedback { data } if data.idle_because.as_ref().is_some_and(|why| why.contains(leased)) => {
+                break data;
+            }
+            _ => {}
+        }
+    };
+    assert_eq!(told.validators.iter().map(|told| told.validator).collect::<Vec<_>>(), [validator.hotkey()]);
+    // The miner told all in the same breath, and there was nothing for the one that has proved nothing.
+    old.say(&beat).await;
+    assert_eq!(old.hear_any().await, MinerFrame::HeartbeatAck);
+
+    let status = miner.status().await;
+    let page = status.page(now_ms());
+    assert!(page.contains("0.5000, weight 0.2500 in round 7"), "{page}");
+    for worker in &status.workers {
+        assert_eq!(worker.validators[0].feedback.no_challenge.as_deref(), Some(leased));
+        assert!(worker.worker_id.as_str() == "old" || worker.idle_because.as_ref().unwrap().contains(leased));
+    }
+}

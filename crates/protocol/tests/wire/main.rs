@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod canonical_json;
 #[cfg(test)]
+mod feedback;
+#[cfg(test)]
 mod gateway;
 #[cfg(test)]
 mod gpu_signature;

@@ -22,6 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::feedback::{miner_feedback, relayed};
 use crate::tables::misfit;
 
 // Building blocks.
@@ -31,7 +32,7 @@ fn text() -> impl Strategy<Value = String> {
     "\\PC{0,12}".prop_map(|text| text.trim().to_owned())
 }
 
-fn name<T: std::str::FromStr + std::fmt::Debug>() -> impl Strategy<Value = T> {
+pub(crate) fn name<T: std::str::FromStr + std::fmt::Debug>() -> impl Strategy<Value = T> {
     "[A-Za-z0-9é/ -]{1,20}".prop_filter_map("blank", |text| text.parse().ok())
 }
 
@@ -52,7 +53,7 @@ fn object() -> impl Strategy<Value = Object> {
         .prop_map(|entries| entries.into_iter().map(|(key, value)| (format!("x_{key}"), value)).collect())
 }
 
-fn hotkey() -> impl Strategy<Value = Hotkey> {
+pub(crate) fn hotkey() -> impl Strategy<Value = Hotkey> {
     any::<[u8; 32]>().prop_map(Hotkey)
 }
 
@@ -220,6 +221,7 @@ fn miner_frame() -> impl Strategy<Value = MinerFrame> {
         proof,
         token,
         prop::option::of(name::<MessageId>()).prop_map(|message_id| MinerFrame::HeartbeatRequest { message_id }),
+        relayed().prop_map(|data| MinerFrame::Feedback { data }),
     ]
 }
 
@@ -256,6 +258,7 @@ proptest! {
     #[test]
     fn every_heartbeat_round_trips(
         worker_id in name::<WorkerId>(), label in text(), info in system_info(), at in seconds(), hotkey in hotkey(),
+        feedback in prop::option::of(miner_feedback()),
     ) {
         let worker = WorkerInfo {
             worker_id,
@@ -281,6 +284,7 @@ proptest! {
             timestamp: at,
             request_id: None,
             schema_version: SCHEMA_VERSION,
+            feedback,
         })?;
     }
 

@@ -53,7 +53,19 @@ const PROOFS: &[Field] = &[
 const IDENTITY: &[Field] =
     &[("public_key", REQUIRED, Text), ("signature", REQUIRED, Text), ("join_secret", OPTIONAL, Text)];
 
-/// Every message: its type and the fields beside it. `identity` is ours; a peer that does not know it reads it over (2.1).
+const FEEDBACK: &[Field] = &[
+    ("worker_id", REQUIRED, Text),
+    ("lease", OPTIONAL, Object),
+    ("verdict", OPTIONAL, Object),
+    ("score", OPTIONAL, Object),
+    ("no_challenge", OPTIONAL, Text),
+    ("next_challenge_at_ms", OPTIONAL, Integer),
+];
+const TOLD: &[Field] =
+    &[("validator", REQUIRED, Text), ("at_ms", REQUIRED, Integer), ("feedback", REQUIRED, Of(FEEDBACK))];
+
+/// Every message: its type and the fields beside it. `identity` and `feedback` are ours; a peer that does not know them
+/// reads them over (2.1).
 const MESSAGES: &[(&str, &[Field])] = &[
     (
         "register",
@@ -82,6 +94,7 @@ const MESSAGES: &[(&str, &[Field])] = &[
         )],
     ),
     ("heartbeat_ack", &[]),
+    ("feedback", &[("data", REQUIRED, Of(&[("idle_because", OPTIONAL, Text), ("validators", REQUIRED, List(TOLD))]))]),
     ("heartbeat_request", &[("message_id", OPTIONAL, TextOrNull)]),
     (
         "heartbeat_response",

@@ -55,6 +55,7 @@ impl Desk for Echo {
             timestamp: data.timestamp,
             request_id: None,
             schema_version: SCHEMA_VERSION,
+            feedback: None,
         })
     }
 

@@ -15,6 +15,7 @@ use byteleap_daemon::clock::{Clock, ManualClock};
 use byteleap_daemon::live::Live;
 use byteleap_protocol::Object;
 use byteleap_protocol::challenge::{ChallengeData, ChallengeItem, TimeoutSeconds};
+use byteleap_protocol::feedback::{Outcome, WorkerFeedback};
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::{Iterations, MatrixSize, Unit};
 use byteleap_protocol::merkle::{MerkleTree, NodeHash};
@@ -30,10 +31,13 @@ use super::stored_proof;
 use super::units::CommittedUnit;
 use super::verify::{Pace, Verifier};
 use super::{CpuRules, GpuRules, Kinds, Rules, Spread};
+use crate::alarm::Limits;
 use crate::desk::Desk;
+use crate::feedback::Feedback;
 use crate::metagraph::Members;
 use crate::refusal::Refusal;
-use crate::score::Scorer;
+use crate::score::facts::Known;
+use crate::score::{ScoredRound, Scorer};
 use crate::store::Store;
 use crate::store::challenge::ChallengeRow;
 use crate::store::lease::LeaseScore;
@@ -53,6 +57,7 @@ pub(super) struct World {
     pub(super) scheduler: Scheduler,
     pub(super) verifier: Verifier,
     pub(super) rules: Live<Rules>,
+    newest_round: Live<Option<ScoredRound>>,
 }
 
 pub(super) fn rules() -> Rules {
@@ -82,6 +87,16 @@ pub(super) fn rules() -> Rules {
     }
 }
 
+fn limits() -> Limits {
+    Limits {
+        webhook: None,
+        verification_wait: Duration::from_secs(300),
+        lease_stale_after: Duration::from_secs(1800),
+        min_free_disk_bytes: 0,
+        max_clock_offset: Duration::from_secs(2),
+    }
+}
+
 impl World {
     pub(super) async fn new(rules: Rules) -> Self {
         let store = testing::store().await;
@@ -89,8 +104,13 @@ impl World {
         let metagraph = FixedChain::of(128, &[MINER, STRANGER]).metagraph(128).await.unwrap();
         let (rules, proof_arrived) = (Live::from(rules), Arc::new(Notify::new()));
         let shared: Arc<dyn Clock> = clock.clone();
+        let newest_round = Live::from(None);
+        let (alarms, newest) = (Live::from(limits()), newest_round.clone());
+        let feedback = Feedback::new(store.clone(), Arc::clone(&shared), rules.clone(), alarms, newest);
+        let desk = Desk::new(store.clone(), rules.clone(), Arc::clone(&shared), Arc::clone(&proof_arrived));
         Self {
-            desk: Desk::new(store.clone(), rules.clone(), Arc::clone(&shared), Arc::clone(&proof_arrived)),
+            desk: desk.telling(feedback),
+            newest_round,
             scheduler: Scheduler::new(store.clone(), rules.clone(), Members::fixed(metagraph), Arc::clone(&shared)),
             verifier: Verifier::new(
                 store.clone(),
@@ -145,7 +165,15 @@ impl World {
         let chain = Arc::new(FixedChain::of(128, &[MINER, STRANGER]));
         let (store, clock) = (self.store.clone(), self.clock.clone());
         let scorer = Scorer { store, chain, netuid: 128, clock, rules: byteleap_scoring::Rules::default().into() };
-        scorer.score_once().await.unwrap();
+        self.newest_round.set(Some(scorer.score_from(&mut Known::default()).await.unwrap()));
+    }
+
+    /// What [`MINER`] is told of its worker `w` in the answer to a heartbeat, once what was read before is no longer fresh.
+    async fn told(&self) -> WorkerFeedback {
+        self.clock.advance(Duration::from_secs(10));
+        let data = json!({ "hotkey": MINER, "workers": [{ "worker_id": "w", "capabilities": ["cpu_matrix"] }] });
+        let answer = self.desk.heartbeat(MINER, serde_json::from_value(data).unwrap()).await;
+        answer.feedback.unwrap().workers.remove(0)
     }
 
     pub(super) async fn status(&self, item: &ChallengeItem) -> Status {
@@ -240,6 +268,44 @@ async fn a_challenge_goes_all_the_way_round() {
     assert_eq!(outcomes.len(), 1);
     assert_eq!((outcomes[0].verified, outcomes[0].compute_ms, outcomes[0].units_ok), (true, Some(1500.0), 1));
     assert_eq!(world.verifier.judge_batch().await.unwrap(), 0, "the proof is forgotten after its verdict");
+}
+
+async fn a_miner_is_told_how_its_worker_stands() {
+    let world = World::new(rules()).await;
+    let told = world.told().await;
+    assert_eq!((told.lease, &told.verdict, &told.score, &told.no_challenge), (None, &None, &None, &None));
+    assert_eq!(world.scheduler.pass().await.unwrap(), 1);
+    assert!(world.told().await.no_challenge.unwrap().ends_with("waits for the miner to fetch it"));
+
+    let item = world.fetch(MINER).await.remove(0);
+    let tree = honest(&item);
+    let answer = world.desk.commit(MINER, commitment(&item, tree.root())).await.unwrap();
+    assert!(world.told().await.no_challenge.unwrap().ends_with("waits for its proof"));
+    world.desk.prove(MINER, proof(&item, &answer.proof_requests[0], &tree)).await.unwrap();
+    world.verifier.judge_batch().await.unwrap();
+    world.score().await;
+    let told = world.told().await;
+    let verdict = told.verdict.unwrap();
+    assert_eq!((verdict.challenge_id, verdict.outcome), (item.challenge_id, Outcome::Verified));
+    assert_eq!((verdict.kind.as_str(), verdict.units_ok, verdict.units), ("cpu_matrix", 1, 1));
+    let score = told.score.unwrap();
+    assert_eq!((score.attempts, score.successes), (1, 1));
+    assert_eq!(told.no_challenge, None);
+    assert_eq!(told.next_challenge_at_ms, Some(START_MS + 10_000 + INTERVAL_S as i64 * 1000));
+
+    // What was read a moment ago is told again.
+    let leased = LeaseScore::new(1.0).unwrap();
+    world.store.set_lease(MINER, &"w".parse().unwrap(), leased, "test", world.clock.unix_ms()).await.unwrap();
+    assert_eq!(world.desk.heartbeat(MINER, no_workers()).await.feedback.unwrap().workers[0].lease, None);
+    let told = world.told().await;
+    let lease = told.lease.unwrap();
+    assert!(lease.leased && !lease.is_stale && told.no_challenge.unwrap().contains("leased"));
+    world.clock.advance(limits().lease_stale_after);
+    assert!(world.told().await.lease.unwrap().is_stale);
+}
+
+fn no_workers() -> HeartbeatData {
+    serde_json::from_value(json!({ "hotkey": MINER, "workers": [] })).unwrap()
 }
 
 async fn a_wrong_row_is_caught() {
@@ -502,6 +568,7 @@ async fn a_token_request_is_answered_at_once_by_whether_the_worker_lives() {
 }
 
 on_both_engines!(
+    a_miner_is_told_how_its_worker_stands,
     a_challenge_goes_all_the_way_round,
     a_wrong_row_is_caught,
     right_rows_under_another_root_are_caught,

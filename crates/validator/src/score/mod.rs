@@ -18,7 +18,9 @@ use byteleap_chain::{Chain, ChainError};
 use byteleap_daemon::clock::Clock;
 use byteleap_daemon::failpoint;
 use byteleap_daemon::live::Live;
-use byteleap_scoring::{Outcome, Rules, score};
+use byteleap_protocol::hotkey::Hotkey;
+use byteleap_protocol::id::WorkerId;
+use byteleap_scoring::{MinerScore, Outcome, Round, Rules, WorkerScore, score};
 use tokio_util::sync::CancellationToken;
 
 use self::facts::Known;
@@ -37,6 +39,30 @@ pub enum ScoreError {
     /// The computation itself ended badly.
     #[error("scoring did not finish: {0}")]
     Computation(#[from] tokio::task::JoinError),
+}
+
+/// A stored round, as it was scored.
+#[derive(Debug)]
+pub struct ScoredRound {
+    /// Its row.
+    pub key: RoundKey,
+    /// All that was scored.
+    pub round: Round,
+}
+
+impl ScoredRound {
+    /// What a miner got; none when it was not registered.
+    pub fn miner(&self, hotkey: &Hotkey) -> Option<&MinerScore> {
+        let found = self.round.miners.binary_search_by_key(hotkey, |miner| miner.hotkey);
+        found.ok().map(|index| &self.round.miners[index])
+    }
+
+    /// What a worker got; none when it was not known.
+    pub fn worker(&self, hotkey: &Hotkey, worker_id: &WorkerId) -> Option<&WorkerScore> {
+        let workers = &self.round.workers;
+        let found = workers.binary_search_by(|worker| (&worker.hotkey, &worker.worker_id).cmp(&(hotkey, worker_id)));
+        found.ok().map(|index| &workers[index])
+    }
 }
 
 /// What a round needs.
@@ -60,14 +86,15 @@ impl Scorer {
     /// # Errors
     /// As [`ScoreError`]; then nothing was stored.
     pub async fn score_once(&self) -> Result<(RoundKey, Outcome), ScoreError> {
-        self.score_from(&mut Known::default()).await
+        let ScoredRound { key, round } = self.score_from(&mut Known::default()).await?;
+        Ok((key, round.outcome))
     }
 
     /// Makes one round of the facts of now, of which `known` holds what earlier rounds read and cannot have changed.
     ///
     /// # Errors
     /// As [`ScoreError`]; then nothing was stored.
-    pub async fn score_from(&self, known: &mut Known) -> Result<(RoundKey, Outcome), ScoreError> {
+    pub async fn score_from(&self, known: &mut Known) -> Result<ScoredRound, ScoreError> {
         let started = self.clock.monotonic();
         let rules = self.rules.get();
         let metagraph = self.chain.metagraph(self.netuid).await?;
@@ -92,22 +119,25 @@ impl Scorer {
         );
         metrics::gauge!("scoring_round_at_seconds").set(round.at_ms as f64 / 1_000.0);
         metrics::histogram!("scoring_duration_seconds").record(took.as_secs_f64());
-        Ok((key, round.outcome))
+        Ok(ScoredRound { key, round: packed.round })
     }
 }
 
-/// Makes a round at once and then every `interval` (`scoring.interval_s`), until `stop`. A round that fails is logged
-/// and left out; the next one starts afresh.
-pub async fn run(scorer: Scorer, interval: Duration, stop: CancellationToken) {
+/// Makes a round at once and then every `interval` (`scoring.interval_s`), until `stop`; `newest` is then the one
+/// made last. A round that fails is logged and left out; the next one starts afresh.
+pub async fn run(scorer: Scorer, interval: Duration, newest: Live<Option<ScoredRound>>, stop: CancellationToken) {
     let mut known = Known::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             scored = scorer.score_from(&mut known) => {
-                if let Err(error) = scored {
-                    known = Known::default();
-                    tracing::warn!(%error, "no scoring round: the next one is tried as planned");
-                    metrics::counter!("scoring_failures_total").increment(1);
+                match scored {
+                    Ok(scored) => newest.set(Some(scored)),
+                    Err(error) => {
+                        known = Known::default();
+                        tracing::warn!(%error, "no scoring round: the next one is tried as planned");
+                        metrics::counter!("scoring_failures_total").increment(1);
+                    }
                 }
             }
         }

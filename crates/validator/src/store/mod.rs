@@ -34,6 +34,7 @@ pub mod refusal;
 pub mod retention;
 pub mod round;
 pub mod snapshot;
+pub mod standing;
 pub mod submission;
 #[cfg(test)]
 pub(crate) mod testing;

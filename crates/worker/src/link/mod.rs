@@ -1,14 +1,15 @@
 //! The link to the miner: one connection at a time, dialled again whenever it ends, until the worker stops.
 //!
 //! [`url`] says where, [`dial`] opens the WebSocket, over TLS as [`tls`] wants the miner to be known, [`key`] is what the
-//! worker proves there, [`session`] registers and serves one connection, [`backoff`] paces
-//! the attempts. [`Link`] ties them together.
+//! worker proves there, [`session`] registers and serves one connection and keeps in [`told`] what
+//! validators say, [`backoff`] paces the attempts. [`Link`] ties them together.
 
 pub mod backoff;
 pub mod dial;
 pub mod key;
 pub mod session;
 pub mod tls;
+pub mod told;
 pub mod url;
 
 use std::convert::Infallible;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::backoff::Backoff;
 use self::key::KeyError;
 use self::session::{End, Session};
+use self::told::LastRelayed;
 use self::url::MinerUrl;
 use crate::challenge::cache::ResultCache;
 use crate::challenge::run::Runner;
@@ -137,6 +139,8 @@ pub struct Link {
     pub system_info: watch::Receiver<Object>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Keeps what the miner passes on of validators.
+    pub told: LastRelayed,
     /// Told about every change.
     pub state: watch::Sender<LinkState>,
     /// Open while registered.

@@ -268,6 +268,7 @@ impl<'link> Session<'link> {
                 let timestamp = self.timestamp_s();
                 self.send(&WorkerFrame::HeartbeatResponse { worker_id, timestamp, message_id }).await?;
             }
+            Some(MinerFrame::Feedback { data }) => self.link.told.keep(data),
             Some(
                 MinerFrame::RegistrationAck { .. }
                 | MinerFrame::HeartbeatAck

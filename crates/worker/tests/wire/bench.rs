@@ -10,6 +10,7 @@ use byteleap_protocol::worker_key::WorkerSecret;
 use byteleap_worker::challenge::cache::ResultCache;
 use byteleap_worker::challenge::run::{Limits, Runner};
 use byteleap_worker::gpu::Gpus;
+use byteleap_worker::link::told::LastRelayed;
 use byteleap_worker::link::{Identity, Link, LinkState, Timing};
 use byteleap_worker::outbox::Outbox;
 use serde_json::json;
@@ -24,6 +25,7 @@ pub(crate) const WORKER_ID: &str = "09442c31e75402e3";
 pub(crate) struct Bench {
     pub(crate) state: watch::Receiver<LinkState>,
     pub(crate) readiness: Readiness,
+    pub(crate) told: LastRelayed,
     stop: CancellationToken,
     link: JoinHandle<()>,
 }
@@ -53,6 +55,7 @@ impl Bench {
         let readiness = Readiness::new();
         let (state, link_state) = watch::channel(LinkState::Away { reason: "not connected yet".to_owned() });
         let system_info = json!({"cpu_count": 4, "memory_total": 1024}).as_object().cloned().unwrap();
+        let told = LastRelayed::default();
         let link = Link {
             identity: Identity {
                 worker_id: WorkerId::new(WORKER_ID).unwrap(),
@@ -69,6 +72,7 @@ impl Bench {
             outbox,
             system_info: watch::channel(system_info).1,
             clock,
+            told: told.clone(),
             state,
             gate: readiness.gate("miner", "not connected yet"),
         };
@@ -79,7 +83,7 @@ impl Bench {
             link.unwrap();
             runner.unwrap();
         });
-        Self { state: link_state, readiness, stop, link }
+        Self { state: link_state, readiness, told, stop, link }
     }
 
     /// Why the worker is not registered, once it says so with this part.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use byteleap_protocol::frame::{MinerFrame, WorkerFrame};
 use byteleap_worker::link::Timing;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -180,4 +181,30 @@ async fn a_worker_without_a_connection_stops_at_once() {
     let bench = Bench::start(&miner, calm());
     bench.stop();
     bench.ended().await;
+}
+
+#[tokio::test]
+async fn what_validators_say_is_kept_for_the_status_whatever_the_miner_sends_in_its_place() {
+    let miner = Miner::start().await;
+    let bench = Bench::start(&miner, calm());
+    let mut connection = miner.registered().await;
+    let told = json!({
+        "validator": crate::miner::VALIDATOR,
+        "at_ms": 1,
+        "feedback": {"worker_id": "w", "no_challenge": "it is leased"},
+    });
+    for (data, told) in [
+        (json!({"idle_because": "drained", "validators": [told, 7]}), 1),
+        (json!({"validators": "none"}), 0),
+        (json!(null), 0),
+    ] {
+        let frame = json!({"type": "feedback", "data": data}).to_string();
+        connection.send_raw(Message::text(frame)).await;
+        // Answered in order, so what came before it has been taken in.
+        connection.send(MinerFrame::HeartbeatRequest { message_id: None }).await;
+        while !matches!(connection.frame().await, WorkerFrame::HeartbeatResponse { .. }) {}
+        let kept = bench.told.get();
+        assert_eq!(kept.validators.len(), told, "{data}");
+        assert_eq!(kept.idle_because.as_deref(), data["idle_because"].as_str());
+    }
 }

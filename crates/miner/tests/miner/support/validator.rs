@@ -22,6 +22,7 @@ use axum::{
 };
 use byteleap_protocol::{
     challenge::ChallengeItem,
+    feedback::MinerFeedback,
     hotkey::{Hotkey, Keypair, Signer},
     id::{SessionId, Unit},
     payload::{
@@ -86,6 +87,7 @@ struct Shared {
     batch: Mutex<Vec<ChallengeItem>>,
     scripts: watch::Sender<HashMap<&'static str, VecDeque<Script>>>,
     tokens: Mutex<VecDeque<TokenRecord>>,
+    feedback: Mutex<Option<MinerFeedback>>,
     hangs: watch::Sender<bool>,
     /// Whether every request is cut off, and how many were.
     cuts: watch::Sender<(bool, usize)>,
@@ -127,6 +129,7 @@ impl StubValidator {
             batch: Mutex::default(),
             scripts: watch::Sender::default(),
             tokens: Mutex::default(),
+            feedback: Mutex::default(),
             hangs: watch::Sender::new(false),
             cuts: watch::Sender::new((false, 0)),
             connections: AtomicUsize::new(0),
@@ -153,6 +156,12 @@ impl StubValidator {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Tells this of the workers in every answer to a heartbeat from now on.
+    pub(crate) fn tell(&self, feedback: &Value) {
+        let feedback = serde_json::from_value(feedback.clone()).expect("feedback");
+        *self.shared.feedback.lock().expect("a lock") = Some(feedback);
     }
 
     /// Hands these out at the next poll.
@@ -365,6 +374,7 @@ fn process(shared: &Shared, class: &str, payload: Value) -> Value {
                 timestamp: 0.0,
                 request_id: None,
                 schema_version: SCHEMA_VERSION,
+                feedback: shared.feedback.lock().expect("a lock").clone(),
             })
         }
         "ChallengeSynapse" => {

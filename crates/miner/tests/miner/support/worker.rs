@@ -46,6 +46,17 @@ pub(crate) struct Worker {
     pub(crate) certificate: Option<CertificateFingerprint>,
 }
 
+fn decode(text: &str) -> MinerFrame {
+    MinerFrame::decode(text.as_bytes()).expect("a frame")
+}
+
+fn frame(message: Message) -> MinerFrame {
+    match message {
+        Message::Text(text) => decode(&text),
+        other => panic!("expected a frame, got {other:?}"),
+    }
+}
+
 impl Worker {
     /// Connects without registering.
     pub(crate) async fn dial(miner: SocketAddr) -> Self {
@@ -154,12 +165,24 @@ impl Worker {
         }
     }
 
-    /// The next frame of the miner.
-    pub(crate) async fn hear(&mut self) -> MinerFrame {
-        match self.receive().await {
-            Message::Text(text) => MinerFrame::decode(text.as_bytes()).expect("a frame"),
-            other => panic!("expected a frame, got {other:?}"),
+    /// The next message, but for what validators say, which comes when it likes.
+    async fn receive_else(&mut self) -> Message {
+        loop {
+            match self.receive().await {
+                Message::Text(text) if matches!(decode(&text), MinerFrame::Feedback { .. }) => {}
+                message => return message,
+            }
         }
+    }
+
+    /// The next frame of the miner, but for what validators say.
+    pub(crate) async fn hear(&mut self) -> MinerFrame {
+        frame(self.receive_else().await)
+    }
+
+    /// The next frame of the miner, whatever it is.
+    pub(crate) async fn hear_any(&mut self) -> MinerFrame {
+        frame(self.receive().await)
     }
 
     /// The next frame, which must be a task.
@@ -180,7 +203,7 @@ impl Worker {
 
     /// The miner's close frame: code and text.
     pub(crate) async fn hear_close(&mut self) -> (u16, String) {
-        match self.receive().await {
+        match self.receive_else().await {
             Message::Close(Some(frame)) => (frame.code.into(), frame.reason.to_string()),
             other => panic!("expected a close, got {other:?}"),
         }
@@ -188,9 +211,9 @@ impl Worker {
 
     /// How a registration was answered: none by an acknowledgement, else the close code.
     pub(crate) async fn hear_verdict(&mut self) -> Option<u16> {
-        match self.receive().await {
+        match self.receive_else().await {
             Message::Text(text) => {
-                let frame = MinerFrame::decode(text.as_bytes()).expect("a frame");
+                let frame = decode(&text);
                 assert!(matches!(frame, MinerFrame::RegistrationAck { .. }), "{frame:?}");
                 None
             }
