@@ -206,7 +206,7 @@ impl Status {
                 let feedback = &told.feedback;
                 [
                     worker.worker_id.to_string(),
-                    told.validator.to_string(),
+                    told.teller(now_ms),
                     feedback.lease_line(now_ms),
                     feedback.verdict_line(now_ms),
                     feedback.score_line(now_ms),

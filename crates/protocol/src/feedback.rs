@@ -312,6 +312,14 @@ impl MinerScore {
     }
 }
 
+impl Told {
+    /// Who told it, and how long ago.
+    #[must_use]
+    pub fn teller(&self, now_ms: i64) -> String {
+        format!("{} {}", self.validator, ago(self.at_ms, now_ms))
+    }
+}
+
 fn ago(at_ms: i64, now_ms: i64) -> String {
     format!("{} ago", span(at_ms, now_ms))
 }

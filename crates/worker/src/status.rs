@@ -187,7 +187,7 @@ impl Status {
         let rows = self.validators.iter().map(|told| {
             let feedback = &told.feedback;
             [
-                told.validator.to_string(),
+                told.teller(now_ms),
                 feedback.lease_line(now_ms),
                 feedback.verdict_line(now_ms),
                 feedback.score_line(now_ms),
