@@ -1,18 +1,26 @@
 //! How the commands that show a running daemon print it: a page for people, JSON for programs, once or again and again.
 
+mod screen;
+
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     net::SocketAddr,
     time::Duration,
 };
 
 use clap::Args;
+use nix::sys::signal::Signal;
 use serde_json::Value;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::MissedTickBehavior,
+};
 
+use self::screen::Screen;
 use crate::{admin, cli::Failure};
 
-/// Moves to the upper left corner and clears the screen (ECMA-48).
-const CLEAR: &str = "\x1b[H\x1b[2J";
+/// What a terminal sends on Ctrl-Z.
+const SUSPEND: SignalKind = SignalKind::from_raw(Signal::SIGTSTP as i32);
 
 /// Flags of every command that shows something.
 #[derive(Debug, Clone, Copy, Default, Args)]
@@ -26,6 +34,9 @@ pub struct ViewArgs {
 }
 
 /// Asks the daemon at `address` for its status and prints it: as `json` picks it, or as `page` renders it.
+///
+/// Watched on a terminal, pages replace one another until the command is interrupted, which leaves the terminal as it was;
+/// JSON, and what goes into a pipe, is printed one after the other.
 ///
 /// # Errors
 /// No daemon there, a status that is none of this version's, or standard output is closed. While it is watched, a daemon
@@ -43,14 +54,40 @@ pub async fn show(
     let Some(seconds) = arguments.watch else {
         return Ok(io::stdout().write_all(once().await?.as_bytes())?);
     };
+    let on_terminal = !arguments.json && io::stdout().is_terminal();
+    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut resized, mut suspended) = (signal(SignalKind::window_change())?, signal(SUSPEND)?);
+    let mut screen = on_terminal.then(Screen::enter).transpose()?;
+    let mut ticks = tokio::time::interval(Duration::from_secs(seconds));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut text = String::new();
     loop {
-        let text = once().await.unwrap_or_else(|failure: Failure| format!("{failure}\n"));
-        let clear = if arguments.json { "" } else { CLEAR };
-        let mut out = io::stdout().lock();
-        out.write_all(format!("{clear}{text}").as_bytes())?;
-        out.flush()?;
-        drop(out);
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let asked = async {
+            ticks.tick().await;
+            once().await.unwrap_or_else(|failure: Failure| format!("{failure}\n"))
+        };
+        tokio::select! {
+            _ = interrupted.recv() => return Ok(()),
+            _ = terminated.recv() => return Ok(()),
+            Some(()) = suspended.recv() => {
+                // The shell gets its terminal back for as long as it has put us to sleep.
+                drop(screen.take());
+                nix::sys::signal::raise(Signal::SIGSTOP).map_err(io::Error::from)?;
+                screen = on_terminal.then(Screen::enter).transpose()?;
+            }
+            Some(()) = resized.recv() => {}
+            answer = asked => {
+                text = answer;
+                if screen.is_none() {
+                    let mut out = io::stdout().lock();
+                    out.write_all(text.as_bytes())?;
+                    out.flush()?;
+                }
+            }
+        }
+        if let Some(screen) = &mut screen {
+            screen.show(&text)?;
+        }
     }
 }
 
