@@ -23,6 +23,9 @@ use serde_json::{Value, json};
 
 use crate::alarm::Alarms;
 use crate::capture::{Capture, CaptureError, Order};
+use crate::market::LeaseSource;
+use crate::market::remote::Remote;
+use crate::market::status::Board;
 use crate::metagraph::Members;
 use crate::store::lease::LeaseScore;
 use crate::store::{Store, StoreError};
@@ -41,6 +44,12 @@ pub struct StatusPage {
     pub members: Members,
     /// What is wrong.
     pub alarms: Alarms,
+    /// The marketplace's connection.
+    pub marketplace: Board,
+    /// Whose leases count.
+    pub lease_source: LeaseSource,
+    /// What the marketplace has set otherwise.
+    pub remote: Option<Remote>,
     /// The switch of the capture.
     pub capture: Capture,
     /// The time.
@@ -81,6 +90,7 @@ impl StatusPage {
                 "age_ms": now_ms - snapshot.at_ms,
             })
         });
+        let leases = self.store.lease_ages().await?;
         let workers = self.store.workers().await?;
         let workers_online = workers.iter().filter(|worker| worker.deadline_at_ms >= now_ms).count();
         let challenges: serde_json::Map<String, Value> = self
@@ -116,6 +126,9 @@ impl StatusPage {
             "uid": self.uid,
             "netuid": self.netuid,
             "alarms": self.alarms.raised(),
+            "marketplace": self.marketplace.get(),
+            "leases": { "active": leases.active, "oldest_age_ms": leases.oldest_at_ms.map(|at_ms| now_ms - at_ms) },
+            "set_by_marketplace": self.remote.as_ref().map(Remote::set_keys).unwrap_or_default(),
             "capture": self.capture.status(),
             "metagraph": metagraph,
             "miners": self.store.miners().await?.len(),
@@ -139,6 +152,10 @@ struct Lease {
 }
 
 async fn set_lease(State(page): State<StatusPage>, Json(lease): Json<Lease>) -> Response {
+    if !page.lease_source.takes_api() {
+        return (StatusCode::CONFLICT, "leases.source is meshhub: leases come from the marketplace alone\n")
+            .into_response();
+    }
     let Some(score) = LeaseScore::new(lease.score) else {
         return (StatusCode::UNPROCESSABLE_ENTITY, "score must be a finite number\n").into_response();
     };

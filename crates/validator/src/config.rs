@@ -17,7 +17,9 @@ use byteleap_daemon::live::Live;
 use byteleap_daemon::logging;
 use byteleap_protocol::challenge::TimeoutSeconds;
 use byteleap_protocol::gpu_signature::CommitmentKey;
+use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::{Iterations, MatrixSize};
+use byteleap_protocol::meshhub::handshake::AccessToken;
 use byteleap_protocol::synapse::SynapseKind;
 use byteleap_scoring::rules::{
     AvailabilityScope, LeaseAggregate, LeasedChallenge, MaxOver, Overrides, PerformanceMode, Profile, ProfileName,
@@ -29,6 +31,11 @@ use crate::alarm::webhook::{Webhook, WebhookUrl};
 use crate::backup::Schedule;
 use crate::challenge::verify::Pace;
 use crate::challenge::{CpuRules, GpuRules, Kinds, Rules as ChallengeRules, Spread};
+use crate::market::lease::Ages;
+use crate::market::remote::Allowed;
+use crate::market::tokens::{Bearer, Issuing, Mode as TokenMode};
+use crate::market::url::HubUrl;
+use crate::market::{HubSettings, LeaseRules, LeaseSource};
 use crate::store::DatabaseUrl;
 use crate::store::gpu::Ownership;
 use crate::store::retention::Kept;
@@ -68,16 +75,38 @@ pub const KEYS: &[Key] = &[
         .secret()
         .default("sqlite:///./validator.db"),
     Key::integer("database.event_retention_days", 1, 3650, "days that the scores of single workers are kept; challenges as long, at least 14 days").default("7").live(),
-    Key::text("meshhub.ws_url", "marketplace endpoint; this version does not dial it"),
+    Key::boolean("meshhub.enabled", "dial the marketplace, where ws_url and access_token are set").default("true"),
+    Key::text("meshhub.ws_url", "marketplace endpoint: wss://host/path, or ws:// to this machine").parsed::<HubUrl>(),
     Key::text("meshhub.access_token", "marketplace login").secret(),
+    Key::boolean("meshhub.allow_insecure", "allow ws:// to another machine: everything on the way sees the login")
+        .default("false"),
+    Key::text("meshhub.server_hotkey", "who the marketplace has to be; null: whoever it was at first use")
+        .parsed::<Hotkey>(),
     Key::list("meshhub.capabilities", "announced to the marketplace")
         .default(r#"["hardware_inspection", "challenge_validation"]"#),
-    Key::integer("meshhub.reconnect_delay_seconds", 1, DAY_S, "seconds before a new attempt").default("30"),
+    Key::integer("meshhub.reconnect_delay_seconds", 1, DAY_S, "longest pause before a new attempt, seconds").default("30"),
     Key::integer("meshhub.heartbeat_interval_seconds", 1, DAY_S, "seconds between heartbeats to it").default("60"),
     Key::integer("meshhub.resource_report_interval_seconds", 5, DAY_S, "seconds between reports to it").default("90"),
     Key::integer("meshhub.lease_stale_after", 1, 30 * DAY_S, "seconds after which a lease that is not repeated is stale")
         .default("1800")
         .live(),
+    Key::integer("meshhub.lease_expire_after", 0, 365 * DAY_S, "seconds after which a lease that is not repeated ends; 0: \
+        never")
+    .default("0")
+    .live(),
+    Key::boolean("meshhub.lease_snapshot", "take a list of leases for all of them: whoever is not named is not leased")
+        .default("false"),
+    Key::text("meshhub.remote_config", "what the marketplace may set: off, safe (what is asked of workers) or all")
+        .parsed::<Allowed>()
+        .default("safe"),
+    Key::text("leases.source", "whose leases count: meshhub, api (POST to us) or both").parsed::<LeaseSource>().default("both"),
+    Key::float("lease.max_score", 0.0, f64::MAX, "a lease above this is refused; null: none is"),
+    Key::text("vmgw.mode", "who issues enrolment tokens for VM gateways: off, hub (the marketplace) or http (vmgw.url)")
+        .parsed::<TokenMode>()
+        .default("off"),
+    Key::text("vmgw.url", "where tokens are issued by POST: https://host/path (http:// to this machine)")
+        .parsed::<WebhookUrl>(),
+    Key::text("vmgw.token", "login there, sent as a bearer token").secret(),
     Key::integer("validation.challenge_interval", 1, DAY_S, "seconds between two challenges of a worker").default("240").live(),
     Key::integer("validation.challenge_timeout", 1, 300, "seconds that a worker has to commit to its result")
         .default("60").live(),
@@ -226,6 +255,16 @@ pub struct Settings {
     pub scoring_interval: Duration,
     /// How weights are submitted.
     pub weights: WeightSettings,
+    /// The marketplace; none where none is configured.
+    pub market: Option<HubSettings>,
+    /// What the marketplace may set.
+    pub remote_config: Allowed,
+    /// Whose leases count.
+    pub lease_source: LeaseSource,
+    /// From which age on a lease is stale, and from which it is none.
+    pub lease_ages: Ages,
+    /// Who issues enrolment tokens.
+    pub tokens: Issuing,
     /// When a person is told.
     pub alarms: Limits,
     /// Copies of the database that make themselves.
@@ -249,6 +288,8 @@ pub struct LiveSettings {
     pub rate_limit: Live<RateLimit>,
     /// How long things are remembered.
     pub kept: Live<Kept>,
+    /// From which age on a lease is stale, and from which it is none.
+    pub lease_ages: Live<Ages>,
     /// When a person is told.
     pub alarms: Live<Limits>,
 }
@@ -262,6 +303,7 @@ impl LiveSettings {
             scoring: settings.scoring.clone().into(),
             rate_limit: settings.rate_limit.into(),
             kept: settings.kept.into(),
+            lease_ages: settings.lease_ages.into(),
             alarms: settings.alarms.clone().into(),
         }
     }
@@ -273,6 +315,7 @@ impl LiveSettings {
         self.scoring.set(settings.scoring);
         self.rate_limit.set(settings.rate_limit);
         self.kept.set(settings.kept);
+        self.lease_ages.set(settings.lease_ages);
         self.alarms.set(settings.alarms);
     }
 }
@@ -363,6 +406,7 @@ impl Settings {
             ScoringRules::default()
         });
         problems.extend(targets(config));
+        problems.extend(issuer(config));
         let challenge = challenge(config);
         match challenge {
             Ok(challenge) if problems.is_empty() => Ok(Self {
@@ -411,6 +455,14 @@ impl Settings {
                     max_round_age: config.seconds("weights.max_round_age"),
                     burn: Burn { share: config.get("weights.burn.share"), uid: config.parsed("weights.burn.uid") },
                 },
+                market: market(config),
+                remote_config: config.parsed("meshhub.remote_config"),
+                lease_source: config.parsed("leases.source"),
+                lease_ages: Ages {
+                    stale_after: config.seconds("meshhub.lease_stale_after"),
+                    expire_after: Some(config.seconds("meshhub.lease_expire_after")).filter(|age| !age.is_zero()),
+                },
+                tokens: issuing(config),
                 alarms: Limits {
                     webhook: config
                         .parsed_optional("alarms.webhook_url")
@@ -454,6 +506,10 @@ pub fn advice(config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
+    let has = |name: &str| config.get::<Option<String>>(name).is_some();
+    if has("meshhub.ws_url") && config.get("meshhub.enabled") && !has("meshhub.access_token") {
+        advice.push("meshhub.ws_url is set and meshhub.access_token is not: the marketplace is not dialled".to_owned());
+    }
     let shares = ["lease_weight", "challenge_weight"].map(|share| format!("weight_management.score_weights.{share}"));
     let shares_are_set = shares.iter().any(|share| *config.source(share) != Source::Default);
     if shares_are_set && *config.source("scoring.profile") == Source::Default {
@@ -465,6 +521,45 @@ pub fn advice(config: &Config) -> Vec<String> {
         );
     }
     advice
+}
+
+/// An issuer has an address.
+fn issuer(config: &Config) -> Option<Problem> {
+    let has_url = config.parsed_optional::<WebhookUrl>("vmgw.url").is_some();
+    let is_wanted = config.parsed::<TokenMode>("vmgw.mode") == TokenMode::Http;
+    (is_wanted && !has_url).then(|| config.problem("vmgw.url", "is required where vmgw.mode is http"))
+}
+
+fn issuing(config: &Config) -> Issuing {
+    match (config.parsed("vmgw.mode"), config.parsed_optional("vmgw.url")) {
+        (TokenMode::Hub, _) => Issuing::Hub,
+        (TokenMode::Http, Some(url)) => {
+            Issuing::Http { url, bearer: config.get::<Option<String>>("vmgw.token").map(Bearer::new) }
+        }
+        _ => Issuing::Off,
+    }
+}
+
+/// The marketplace, where one is configured and wanted.
+fn market(config: &Config) -> Option<HubSettings> {
+    let url: HubUrl = config.parsed_optional("meshhub.ws_url")?;
+    let token: String = config.get::<Option<String>>("meshhub.access_token")?;
+    let source: LeaseSource = config.parsed("leases.source");
+    config.get::<bool>("meshhub.enabled").then(|| HubSettings {
+        url,
+        allow_insecure: config.get("meshhub.allow_insecure"),
+        token: AccessToken::new(token),
+        capabilities: config.get("meshhub.capabilities"),
+        server: config.parsed_optional("meshhub.server_hotkey"),
+        longest_pause: config.seconds("meshhub.reconnect_delay_seconds"),
+        heartbeat: config.seconds("meshhub.heartbeat_interval_seconds"),
+        resources: config.seconds("meshhub.resource_report_interval_seconds"),
+        leases: LeaseRules {
+            taken: source.takes_meshhub(),
+            snapshot: config.get("meshhub.lease_snapshot"),
+            max_score: config.get("lease.max_score"),
+        },
+    })
 }
 
 fn synapse(name: &str) -> Result<(), String> {
@@ -655,6 +750,23 @@ mod tests {
         assert!(!settings.challenge.gpu.accept_host_keys);
         assert_eq!(advice(&old).len(), 2);
         assert!(!old.effective().contains("secret"));
+        let refusal = settings.market.unwrap().refusal().unwrap();
+        assert!(refusal.contains("\n  meshhub.allow_insecure: true\n"), "{refusal}");
+    }
+
+    #[test]
+    fn the_marketplace_is_dialled_where_it_is_named_with_a_login() {
+        let market = |meshhub: &str| Settings::read(&config(&format!("{REQUIRED}{meshhub}")).unwrap()).unwrap().market;
+        assert!(market("").is_none());
+        assert!(market("meshhub:\n  ws_url: wss://hub.example/ws\n").is_none());
+        assert!(market("meshhub:\n  enabled: false\n  ws_url: wss://hub.example/ws\n  access_token: t\n").is_none());
+        let safe = market("meshhub:\n  ws_url: wss://hub.example/ws\n  access_token: t\n").unwrap();
+        assert_eq!(safe.refusal(), None);
+        let meant = "meshhub:\n  ws_url: ws://203.0.113.1/ws\n  access_token: t\n  allow_insecure: true\n";
+        assert_eq!(market(meant).unwrap().refusal(), None);
+        let error = Settings::read(&config(&format!("{REQUIRED}vmgw:\n  mode: http\n")).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("vmgw.url"), "{error}");
+        assert!(config(&format!("{REQUIRED}leases:\n  source: nobody\n")).is_err());
     }
 
     #[test]

@@ -19,16 +19,9 @@ use tokio::sync::Notify;
 use crate::challenge::{Rules, commit, deliver, prove};
 use crate::feedback::Feedback;
 use crate::intake;
+use crate::market::tokens::{Tokens, code};
 use crate::refusal::Refusal;
 use crate::store::Store;
-
-/// Codes of a token record (miner-validator spec 8); a name space of its own.
-mod token_code {
-    /// The caller has no live worker of this name.
-    pub(super) const NO_WORKER: i64 = 1000;
-    /// Nobody here issues tokens.
-    pub(super) const NO_ISSUER: i64 = 1003;
-}
 
 /// The entry points. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -38,18 +31,25 @@ pub struct Desk {
     clock: Arc<dyn Clock>,
     proof_arrived: Arc<Notify>,
     feedback: Option<Feedback>,
+    tokens: Tokens,
 }
 
 impl Desk {
     /// A desk over a store. `proof_arrived` is rung for the verifier whenever a proof was stored.
     pub fn new(store: Store, rules: impl Into<Live<Rules>>, clock: Arc<dyn Clock>, proof_arrived: Arc<Notify>) -> Self {
-        Self { store, rules: rules.into(), clock, proof_arrived, feedback: None }
+        Self { store, rules: rules.into(), clock, proof_arrived, feedback: None, tokens: Tokens::off() }
     }
 
     /// This desk, telling miners how their workers stand.
     #[must_use]
     pub fn telling(self, feedback: Feedback) -> Self {
         Self { feedback: Some(feedback), ..self }
+    }
+
+    /// This desk, with somebody who issues enrolment tokens.
+    #[must_use]
+    pub fn issuing(self, tokens: Tokens) -> Self {
+        Self { tokens, ..self }
     }
 
     /// A miner reports itself and its workers. Always an answer: its code says whether anything was stored.
@@ -103,18 +103,16 @@ impl Desk {
         }
     }
 
-    /// A miner asks for an enrolment token of one of its workers. This validator knows no issuer yet; it answers at
-    /// once, so that the miner goes on to the next.
+    /// A miner asks for an enrolment token of one of its live workers.
     pub async fn token(&self, caller: Hotkey, request: TokenRequest) -> Result<TokenRecord, Refusal> {
-        let is_live = self.store.is_live_worker(caller, &request.worker_id, self.clock.unix_ms()).await?;
-        let (code, error) = match is_live {
-            true => (token_code::NO_ISSUER, "No token issuer available"),
-            false => (token_code::NO_WORKER, "No live worker of this id"),
-        };
+        let now_ms = self.clock.unix_ms();
+        if self.store.is_live_worker(caller, &request.worker_id, now_ms).await? {
+            return Ok(self.tokens.token(caller, &request.worker_id, now_ms).await);
+        }
         Ok(TokenRecord {
             worker_id: request.worker_id.to_string(),
-            code,
-            error_message: Some(error.to_owned()),
+            code: code::NO_WORKER,
+            error_message: Some("No live worker of this id".to_owned()),
             ..TokenRecord::default()
         })
     }

@@ -7,7 +7,7 @@
 //! hears them over signed and sealed HTTP, [`desk`] is where each arrives, typed, and is served or gets a [`refusal`], [`intake`] takes heartbeats in and [`feedback`] tells
 //! the miner how its workers stand,
 //! [`challenge`] takes a challenge from its first row to its verdict, [`score`] makes rounds of verdicts, leases and
-//! presence, [`weights`] tells the chain, and [`store`] remembers everything in SQLite or PostgreSQL. [`service`] builds
+//! presence, [`weights`] tells the chain, [`market`] hears from the marketplace what is rented and tells it what was worth what, and [`store`] remembers everything in SQLite or PostgreSQL. [`service`] builds
 //! all of them and runs them; [`verifier`] is the part of it that judges proofs on more machines; [`admin`] shows them
 //! to operators, [`alarm`] calls for one, [`backup`] copies the database, [`capture`] shows requests for a while, and [`bench`] measures the machine.
 #![forbid(unsafe_code)]
@@ -24,6 +24,7 @@ mod counted;
 pub mod desk;
 pub mod feedback;
 pub mod intake;
+pub mod market;
 pub mod metagraph;
 pub mod refusal;
 pub mod score;

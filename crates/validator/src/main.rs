@@ -25,6 +25,8 @@ use byteleap_validator::backup;
 use byteleap_validator::bench::{self, BenchCommand};
 use byteleap_validator::capture::Order;
 use byteleap_validator::config::{KEYS, LiveSettings, Settings, advice};
+use byteleap_validator::market::remote::{Apply, Remote};
+use byteleap_validator::market::{HubSettings, lease};
 use byteleap_validator::score::explain::{explain_round, instant};
 use byteleap_validator::service::{self, DRAIN_DEADLINE, World, endless};
 use byteleap_validator::store::migrate::{StepStatus, nothing_applied};
@@ -213,18 +215,33 @@ fn run(arguments: &CommonArgs, config: &Config, settings: Settings) -> Result<()
         challenge_weight = profile.challenge_weight,
         "scoring by this profile; choose another by scoring.profile"
     );
+    if let Some(refusal) = settings.market.as_ref().and_then(HubSettings::refusal) {
+        return Err(Failure::usage(refusal));
+    }
     let wallet = wallet(&settings)?;
     tracing::info!("{wallet}");
     cli::block_on(async move {
         let (signals, hangups) = (Signals::of_process()?, Hangups::of_process()?);
         let chain = chain(&settings)?;
         let tasks = Tasks::new();
-        let world = World { chain, signer: Arc::new(wallet.keypair), clock: Arc::new(SystemClock::new()), metrics };
         let live = LiveSettings::of(&settings);
+        let set = live.clone();
+        let apply: Apply = Arc::new(move |config| {
+            set.set(Settings::read(config)?);
+            Ok(())
+        });
+        let remote = Remote::new(KEYS, arguments.sources(), config.clone(), settings.remote_config, apply);
+        let world = World {
+            chain,
+            signer: Arc::new(wallet.keypair),
+            clock: Arc::new(SystemClock::new()),
+            metrics,
+            remote: Some(remote.clone()),
+        };
         service::start(&settings, &live, world, &tasks).await?;
         let (reload, level) = (Reload::new(KEYS, arguments.sources(), config.clone()), log.level());
         let apply = move |config: &Config| {
-            live.set(Settings::read(config)?);
+            remote.reload(config)?;
             level.set(&config.get::<String>(logging::LOG_LEVEL.name));
             Ok(())
         };
@@ -266,6 +283,7 @@ async fn check(
     if let Err(error) = check_database(&settings).await {
         problems.push(error);
     }
+    problems.extend(settings.market.as_ref().and_then(HubSettings::refusal));
     let wallet = wallet.map_err(|failure| problems.push(failure.to_string())).ok();
     match chain(&settings) {
         Err(failure) => problems.push(failure.to_string()),
@@ -493,12 +511,17 @@ async fn show_explanation(
         }
     };
     let explanation = explain_round(&store, hotkey, found.map_err(Failure::runtime)?).await?;
+    let leases = lease::told(&store, hotkey, settings.lease_ages, SystemClock::new().unix_ms()).await?;
     store.close().await;
     let mut out = io::stdout();
     if json {
+        let mut explanation = serde_json::to_value(&explanation)?;
+        explanation["leases_now"] = serde_json::json!(leases);
         Ok(writeln!(out, "{}", serde_json::to_string_pretty(&explanation)?)?)
     } else {
-        Ok(write!(out, "{explanation}")?)
+        write!(out, "{explanation}")?;
+        leases.iter().try_for_each(|lease| writeln!(out, "{lease}"))?;
+        Ok(())
     }
 }
 

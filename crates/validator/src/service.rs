@@ -34,6 +34,12 @@ use crate::challenge::verify::Verifier;
 use crate::config::{LiveSettings, Settings};
 use crate::desk::Desk;
 use crate::feedback::Feedback;
+use crate::market::lease;
+use crate::market::link::{Link, Timing};
+use crate::market::orders::Orders;
+use crate::market::remote::Remote;
+use crate::market::status::{Board, State};
+use crate::market::tokens::{Issuing, Tokens};
 use crate::metagraph::{Members, MetagraphCache};
 use crate::score::{self, ScoredRound, Scorer};
 use crate::store::queue::OWN_CLAIMS;
@@ -71,6 +77,8 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// Renders the metrics of this process.
     pub metrics: PrometheusHandle,
+    /// Lets the marketplace set keys; none: it may not.
+    pub remote: Option<Remote>,
 }
 
 /// Where the validator can be reached.
@@ -137,7 +145,7 @@ pub async fn start(
     world: World,
     tasks: &Tasks,
 ) -> Result<Addresses, StartError> {
-    let World { chain, signer, clock, metrics } = world;
+    let World { chain, signer, clock, metrics, remote } = world;
     let (own, netuid) = (signer.hotkey(), settings.netuid);
     let store = open_store(settings, clock.as_ref()).await?;
     let voided = store.void_interrupted(clock.unix_ms()).await?;
@@ -155,9 +163,24 @@ pub async fn start(
     let admin = Admin::bind(settings.admin).await?;
     let addresses = Addresses { axon, admin: admin.address() };
     let capture = Capture::new(&settings.log_dir, Arc::clone(&clock));
-    let (peers, newest_round) = (PeerClocks::default(), Live::from(None));
-    let shared = Shared { settings, live, store, chain, signer, clock, members, peers, capture, newest_round, tasks };
-    shared.challenge(listener, axon.port());
+    let state = if settings.market.is_some() { State::Disconnected } else { State::Off };
+    let shared = Shared {
+        settings,
+        live,
+        store,
+        chain,
+        signer,
+        members,
+        peers: PeerClocks::default(),
+        capture,
+        newest_round: Live::from(None),
+        marketplace: Board::new(state, clock.unix_ms()),
+        remote,
+        clock,
+        tasks,
+    };
+    let tokens = shared.trade();
+    shared.challenge(listener, axon.port(), tokens);
     shared.score();
     shared.forget();
     shared.back_up();
@@ -168,6 +191,9 @@ pub async fn start(
         members: shared.members,
         clock: shared.clock,
         alarms,
+        marketplace: shared.marketplace,
+        lease_source: settings.lease_source,
+        remote: shared.remote,
         capture: shared.capture,
         own,
         uid,
@@ -192,18 +218,54 @@ struct Shared<'a> {
     capture: Capture,
     /// Left by scoring for whoever tells of it.
     newest_round: Live<Option<ScoredRound>>,
+    marketplace: Board,
+    remote: Option<Remote>,
     tasks: &'a Tasks,
 }
 
 impl Shared<'_> {
+    /// The marketplace, and the ages of what it has leased; gives whoever issues enrolment tokens.
+    fn trade(&self) -> Tokens {
+        let Self { settings, live, store, signer, clock, marketplace, remote, tasks, .. } = self;
+        let (watched, ages, now) = (store.clone(), live.lease_ages.clone(), Arc::clone(clock));
+        tasks.service("leases", |stop| endless(lease::watch(watched, ages, now, stop)));
+        let (by_hub, asked) = Tokens::by_hub();
+        let tokens = match &settings.tokens {
+            Issuing::Off => Tokens::off(),
+            Issuing::Hub => by_hub,
+            Issuing::Http { url, bearer } => Tokens::by_http(url.clone(), bearer.clone()),
+        };
+        let Some(hub) = settings.market.clone() else { return tokens };
+        let orders = Orders {
+            store: store.clone(),
+            clock: Arc::clone(clock),
+            leases: hub.leases,
+            remote: remote.clone(),
+            board: marketplace.clone(),
+            unheard: Arc::default(),
+        };
+        let link = Link {
+            settings: hub,
+            timing: Timing::default(),
+            own: signer.hotkey(),
+            store: store.clone(),
+            clock: Arc::clone(clock),
+            orders,
+            board: marketplace.clone(),
+        };
+        tasks.service("marketplace", |stop| endless(link.run(asked, stop)));
+        tokens
+    }
+
     /// Challenges, from the first row to the verdict, and the axon where they are answered.
-    fn challenge(&self, listener: TcpListener, port: u16) {
-        let Self { settings, live, store, chain, signer, clock, members, peers, capture, newest_round, tasks } = self;
+    fn challenge(&self, listener: TcpListener, port: u16, tokens: Tokens) {
+        let Self { settings, live, store, chain, signer, clock, members, peers, capture, newest_round, tasks, .. } =
+            self;
         let (rules, proof_arrived) = (live.challenge.clone(), Arc::new(Notify::new()));
         let (limits, newest_round) = (live.alarms.clone(), newest_round.clone());
         let feedback = Feedback::new(store.clone(), Arc::clone(clock), rules.clone(), limits, newest_round);
         let desk = Desk::new(store.clone(), rules.clone(), Arc::clone(clock), Arc::clone(&proof_arrived));
-        let desk = desk.telling(feedback);
+        let desk = desk.telling(feedback).issuing(tokens);
         let axon = Axon::new(Arc::clone(signer), members.clone(), Arc::clone(clock), live.rate_limit.clone(), desk)
             .comparing(peers.clone())
             .captured_by(capture.clone())
@@ -266,7 +328,7 @@ impl Shared<'_> {
 
     /// What a person must hear of.
     fn alarms(&self, own: Hotkey) -> Alarms {
-        let Self { settings, live, store, clock, members, peers, tasks, .. } = self;
+        let Self { settings, live, store, clock, members, peers, marketplace, tasks, .. } = self;
         let sender = Sender { hotkey: own, netuid: settings.netuid };
         let (courier, deliveries) = webhook::courier(sender, live.alarms.clone());
         let alarms = Alarms::default();
@@ -282,6 +344,7 @@ impl Shared<'_> {
             started_at_block: members.snapshot().map_or(0, |snapshot| snapshot.metagraph.block),
             folders: database.into_iter().chain([settings.log_dir.clone()]).collect(),
             peers: peers.clone(),
+            marketplace: marketplace.clone(),
             limits: live.alarms.clone(),
             alarms: alarms.clone(),
             courier,
@@ -500,6 +563,7 @@ mod tests {
             signer: Arc::new(signer),
             clock: Arc::new(SystemClock::new()),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
+            remote: None,
         }
     }
 

@@ -9,6 +9,9 @@ const TEMPOS_WITHOUT_WEIGHTS: u64 = 2;
 /// A claim on another's card is news for so long.
 pub const CONTEST_MS: i64 = 30 * 60_000;
 
+/// The marketplace may be gone for so long.
+const MARKETPLACE_MS: i64 = 10 * 60_000;
+
 /// Our place on the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
@@ -33,6 +36,8 @@ pub struct Facts {
     pub oldest_proof_ms: Option<i64>,
     /// Leases above zero that were not repeated in time.
     pub stale_leases: Option<i64>,
+    /// How long the marketplace has been gone; none where none is configured.
+    pub marketplace_gone_ms: Option<i64>,
     /// Cards that several workers claimed lately.
     pub contested_gpus: Option<i64>,
     /// Free space on the fullest disk that we write to.
@@ -103,6 +108,13 @@ pub fn judge(facts: &Facts, limits: &Limits) -> Findings {
             limits.lease_stale_after.as_secs()
         ),
     );
+    let gone_ms = facts.marketplace_gone_ms.unwrap_or(0);
+    found(
+        Alarm::MarketplaceGone,
+        facts.marketplace_gone_ms.is_some(),
+        gone_ms > MARKETPLACE_MS,
+        format!("the marketplace has been gone for {} s: /status says why; leases stay as they are", gone_ms / 1000),
+    );
     let contested = facts.contested_gpus.unwrap_or(0);
     found(
         Alarm::ContestedGpus,
@@ -152,6 +164,7 @@ mod tests {
             max_round_age: Duration::from_secs(1800),
             oldest_proof_ms: Some(300_000),
             stale_leases: Some(0),
+            marketplace_gone_ms: Some(600_000),
             contested_gpus: Some(0),
             free_disk_bytes: Some(1_000_000_000),
             clock_ahead_ms: Some(-2_000),
@@ -175,6 +188,7 @@ mod tests {
             (Facts { round_age_ms: Some(1_800_001), ..well() }, Alarm::NoRound),
             (Facts { oldest_proof_ms: Some(300_001), ..well() }, Alarm::VerificationBacklog),
             (Facts { stale_leases: Some(1), ..well() }, Alarm::StaleLeases),
+            (Facts { marketplace_gone_ms: Some(600_001), ..well() }, Alarm::MarketplaceGone),
             (Facts { contested_gpus: Some(2), ..well() }, Alarm::ContestedGpus),
             (Facts { free_disk_bytes: Some(999_999_999), ..well() }, Alarm::LowDisk),
             (Facts { clock_ahead_ms: Some(2_001), ..well() }, Alarm::ClockOffset),

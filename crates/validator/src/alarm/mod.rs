@@ -16,7 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-/// What can be wrong (validator spec 11.4). The marketplace's connection joins them when there is one.
+/// What can be wrong (validator spec 11.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Alarm {
@@ -26,6 +26,8 @@ pub enum Alarm {
     ContestedGpus,
     /// The disk of database or log fills up.
     LowDisk,
+    /// The marketplace is not connected.
+    MarketplaceGone,
     /// Scoring has stopped: the newest round is too old to be paid.
     NoRound,
     /// No weights of ours for two tempos.
@@ -42,10 +44,11 @@ pub enum Alarm {
 
 impl Alarm {
     /// Every alarm.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ClockOffset,
         Self::ContestedGpus,
         Self::LowDisk,
+        Self::MarketplaceGone,
         Self::NoRound,
         Self::NoSubmission,
         Self::PermitLost,
@@ -60,6 +63,7 @@ impl Alarm {
             Self::ClockOffset => "clock_offset",
             Self::ContestedGpus => "contested_gpus",
             Self::LowDisk => "low_disk",
+            Self::MarketplaceGone => "marketplace_gone",
             Self::NoRound => "no_round",
             Self::NoSubmission => "no_submission",
             Self::PermitLost => "permit_lost",

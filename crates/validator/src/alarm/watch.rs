@@ -13,6 +13,7 @@ use super::facts::{CONTEST_MS, Facts, Standing, judge};
 use super::peers::PeerClocks;
 use super::webhook::Courier;
 use super::{Alarm, Alarms, Change, Limits};
+use crate::market::status::Board;
 use crate::metagraph::Members;
 use crate::store::{Store, StoreError};
 
@@ -42,6 +43,8 @@ pub struct Watch {
     pub folders: Vec<PathBuf>,
     /// Our miners' clocks.
     pub peers: PeerClocks,
+    /// The marketplace's connection.
+    pub marketplace: Board,
     /// From where on something is wrong.
     pub limits: Live<Limits>,
     /// What is raised.
@@ -103,6 +106,7 @@ impl Watch {
             max_round_age: self.max_round_age,
             oldest_proof_ms: queue.map(|queue| queue.oldest_at_ms.map_or(0, |at_ms| now_ms - at_ms)),
             stale_leases: known(self.store.stale_leases(stale_before_ms).await),
+            marketplace_gone_ms: self.marketplace.silent_ms(now_ms),
             contested_gpus: known(self.store.contested_gpus(now_ms - CONTEST_MS).await),
             free_disk_bytes: self.free_disk_bytes(),
             clock_ahead_ms,

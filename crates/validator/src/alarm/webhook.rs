@@ -18,7 +18,7 @@ use std::time::Duration;
 use axum::http::{Request, StatusCode, Uri, header};
 use byteleap_daemon::live::Live;
 use byteleap_protocol::hotkey::Hotkey;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -36,6 +36,8 @@ use super::{Change, Limits};
 const MAX_WAITING: usize = 64;
 /// How long one attempt may take.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Longest answer that is read, bytes.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Attempts for one message.
 const ATTEMPTS: u32 = 6;
 /// Pause after the first failed attempt; it doubles each time.
@@ -248,25 +250,37 @@ fn count(outcome: &'static str) {
 /// # Errors
 /// It did not arrive, or was not taken.
 pub async fn post(webhook: &Webhook, message: &Value) -> Result<(), DeliveryError> {
-    let url = &webhook.url;
-    let sent = tokio::time::timeout(DEADLINE, exchange(webhook, message.to_string()));
-    let status = sent.await.map_err(|_| DeliveryError::Deadline(url.to_string()))??;
-    if status.is_success() { Ok(()) } else { Err(DeliveryError::Refused(url.to_string(), status)) }
+    let (status, _) = ask(webhook, None, message.to_string()).await?;
+    if status.is_success() { Ok(()) } else { Err(DeliveryError::Refused(webhook.url.to_string(), status)) }
 }
 
-async fn exchange(Webhook { url, ca_file }: &Webhook, body: String) -> Result<StatusCode, DeliveryError> {
+/// Posts JSON once, with a bearer token where there is one; gives the status and the body of the answer, which is empty where
+/// it is too large.
+///
+/// # Errors
+/// It did not arrive, or was not answered.
+pub async fn ask(webhook: &Webhook, bearer: Option<&str>, body: String) -> Result<(StatusCode, Bytes), DeliveryError> {
+    let sent = tokio::time::timeout(DEADLINE, exchange(webhook, bearer, body));
+    sent.await.map_err(|_| DeliveryError::Deadline(webhook.url.to_string()))?
+}
+
+async fn exchange(
+    Webhook { url, ca_file }: &Webhook,
+    bearer: Option<&str>,
+    body: String,
+) -> Result<(StatusCode, Bytes), DeliveryError> {
     let unreachable = |error| DeliveryError::Connect(url.to_string(), error);
     let stream = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(unreachable)?;
     if !url.is_encrypted {
-        return send(url, TokioIo::new(stream), body).await;
+        return send(url, TokioIo::new(stream), bearer, body).await;
     }
     let name = ServerName::try_from(url.host.clone()).map_err(|_| DeliveryError::Name(url.to_string()))?;
-    // The system's certificates are files: read off the runtime, and only when an alarm is sent.
+    // The system's certificates are files: read off the runtime, and only when something is sent.
     let (trusting, ca_file) = (url.clone(), ca_file.clone());
     let trusted = tokio::task::spawn_blocking(move || trusted(&trusting, ca_file.as_deref()));
     let config = trusted.await.map_err(|error| unreachable(std::io::Error::other(error)))??;
     let stream = TlsConnector::from(config).connect(name, stream).await.map_err(unreachable)?;
-    send(url, TokioIo::new(stream), body).await
+    send(url, TokioIo::new(stream), bearer, body).await
 }
 
 /// Trust in what this machine trusts, and in the certificates of `ca_file`.
@@ -286,7 +300,12 @@ fn trusted(url: &WebhookUrl, ca_file: Option<&Path>) -> Result<Arc<ClientConfig>
         .map_err(|error| DeliveryError::Connect(url.to_string(), std::io::Error::other(error)))
 }
 
-async fn send<S>(url: &WebhookUrl, stream: S, body: String) -> Result<StatusCode, DeliveryError>
+async fn send<S>(
+    url: &WebhookUrl,
+    stream: S,
+    bearer: Option<&str>,
+    body: String,
+) -> Result<(StatusCode, Bytes), DeliveryError>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
@@ -296,18 +315,26 @@ where
     let mut request = Request::new(Full::new(Bytes::from(body)));
     *request.method_mut() = hyper::Method::POST;
     *request.uri_mut() = url.uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
-    for (name, value) in [(header::HOST, host.as_str()), (header::CONTENT_TYPE, "application/json")] {
+    let bearer = bearer.map(|token| (header::AUTHORIZATION, format!("Bearer {token}")));
+    let others = [(header::HOST, host), (header::CONTENT_TYPE, "application/json".to_owned())];
+    for (name, value) in others.into_iter().chain(bearer) {
         if let Ok(value) = value.parse() {
             request.headers_mut().insert(name, value);
         }
     }
+    let answered = async {
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        Ok((status, body.map(|body| body.to_bytes()).unwrap_or_default()))
+    };
     let mut connection = std::pin::pin!(connection);
-    let mut answer = std::pin::pin!(sender.send_request(request));
+    let mut answered = std::pin::pin!(answered);
     tokio::select! {
-        answer = &mut answer => Ok(answer.map_err(broken)?.status()),
+        answer = &mut answered => answer,
         ended = &mut connection => {
             ended.map_err(broken)?;
-            Ok(answer.await.map_err(broken)?.status())
+            answered.await
         }
     }
 }

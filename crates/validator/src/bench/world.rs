@@ -90,6 +90,7 @@ pub(super) fn serve(arguments: &WorldArgs) -> Result<(), Failure> {
             signer: Arc::new(keypair(0)),
             clock: Arc::new(SystemClock::new()),
             metrics,
+            remote: None,
         };
         let addresses = service::start(&settings, &LiveSettings::of(&settings), world, &tasks).await?;
         let served = Served { axon: addresses.axon, admin: addresses.admin };

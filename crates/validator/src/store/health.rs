@@ -25,7 +25,7 @@ impl Store {
         Ok(sqlx::query(self.engine.size()).fetch_one(&self.reader).await?.try_get("bytes")?)
     }
 
-    async fn count(&self, statement: &'static str, at_ms: i64) -> Result<i64, StoreError> {
+    pub(super) async fn count(&self, statement: &'static str, at_ms: i64) -> Result<i64, StoreError> {
         Ok(sqlx::query(statement).bind(at_ms).fetch_one(&self.reader).await?.try_get("found")?)
     }
 }

@@ -27,6 +27,7 @@ const STEPS: &[Step] = &[
     Step { version: 7, name: "lean_heartbeats", text: include_str!("../../migrations/0007_lean_heartbeats.sql") },
     Step { version: 8, name: "units", text: include_str!("../../migrations/0008_units.sql") },
     Step { version: 9, name: "submission_terms", text: include_str!("../../migrations/0009_submission_terms.sql") },
+    Step { version: 10, name: "marketplace", text: include_str!("../../migrations/0010_marketplace.sql") },
 ];
 
 const REGISTER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

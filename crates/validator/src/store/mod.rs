@@ -7,7 +7,8 @@
 //!
 //! The files follow a challenge: [`heartbeat`] (who is there), [`gpu`] (with which cards), [`presence`] (since when),
 //! [`lease`] (rented or not), [`challenge`] (asked, answered), [`queue`] (judged), [`refusal`] (what was not taken),
-//! [`snapshot`] (all of it at one instant), [`round`] (scored), [`submission`] (paid). [`health`] counts for alarms and
+//! [`snapshot`] (all of it at one instant), [`round`] (scored), [`submission`] (paid). [`resource`] and [`hub`] are what the marketplace is
+//! told and has told. [`health`] counts for alarms and
 //! metrics. [`migrate`] makes the tables they use, [`retention`] keeps them from
 //! growing for ever; [`reference`] reads the database of the Python validator, and [`import`] takes it over;
 //! [`crowd`] is a full subnet for benches.
@@ -24,6 +25,7 @@ mod dialect;
 pub mod gpu;
 pub mod health;
 pub mod heartbeat;
+pub mod hub;
 pub mod import;
 pub mod lease;
 pub mod migrate;
@@ -31,6 +33,7 @@ pub mod presence;
 pub mod queue;
 pub mod reference;
 pub mod refusal;
+pub mod resource;
 pub mod retention;
 pub mod round;
 pub mod snapshot;

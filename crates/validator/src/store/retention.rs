@@ -13,6 +13,10 @@ const BATCH_ROWS: i64 = 5_000;
 const SILENCE_MS: i64 = 30 * DAY_MS;
 /// How long challenges are kept at least.
 const CHALLENGES_MS: i64 = 14 * DAY_MS;
+/// How long tasks of the marketplace are kept.
+const HUB_TASKS_MS: i64 = 30 * DAY_MS;
+/// How long it is kept what was odd about its messages.
+const HUB_EVENTS_MS: i64 = 7 * DAY_MS;
 /// How long rounds and what they gave to miners are kept at least.
 const ROUNDS_MS: i64 = 90 * DAY_MS;
 
@@ -46,7 +50,7 @@ struct Rule {
 
 impl Kept {
     /// Every rule, what refers to a row before that row.
-    fn rules(self, now_ms: i64) -> [Rule; 18] {
+    fn rules(self, now_ms: i64) -> [Rule; 21] {
         let rule = |table, before, statement| Rule { table, before, statement };
         let older_than = |kept_ms: i64| Some(now_ms - kept_ms);
         let rounds_ms = ROUNDS_MS.max(self.events_ms);
@@ -163,6 +167,22 @@ impl Kept {
                 "DELETE FROM lease_events WHERE id IN (SELECT id FROM lease_events WHERE at < $2 LIMIT $1)",
             ),
             rule(
+                "hub_tasks",
+                older_than(HUB_TASKS_MS),
+                "DELETE FROM hub_tasks WHERE task_key IN
+                     (SELECT task_key FROM hub_tasks WHERE received_at < $2 LIMIT $1)",
+            ),
+            rule(
+                "hub_events",
+                older_than(HUB_EVENTS_MS),
+                "DELETE FROM hub_events WHERE id IN (SELECT id FROM hub_events WHERE at < $2 LIMIT $1)",
+            ),
+            rule(
+                "config_changes",
+                older_than(YEAR_MS),
+                "DELETE FROM config_changes WHERE id IN (SELECT id FROM config_changes WHERE at < $2 LIMIT $1)",
+            ),
+            rule(
                 "refusals",
                 older_than(YEAR_MS),
                 "DELETE FROM refusals WHERE (hotkey, code) IN
@@ -225,6 +245,7 @@ mod tests {
     use super::super::challenge::{NewChallenge, NewCommitment};
     use super::super::gpu::SeenGpu;
     use super::super::heartbeat::{Heartbeat, Usage, WorkerBeat};
+    use super::super::hub::NewTask;
     use super::super::lease::LeaseScore;
     use super::super::testing::{beat, on_both_engines, store};
     use super::*;
@@ -262,6 +283,17 @@ mod tests {
             .unwrap();
         store.set_lease(MINER, &"w".parse().unwrap(), LeaseScore::new(1.0).unwrap(), "test", THEN_MS).await.unwrap();
         store.record_refusal(MINER, "expired", "late", THEN_MS).await.unwrap();
+        store.record_hub_event("MESH_LEASE_PUBLISH_V1", "replay", "again", THEN_MS).await.unwrap();
+        store.record_config_change("meshhub", "{}", true, "", THEN_MS).await.unwrap();
+        let task = NewTask {
+            key: "t".to_owned(),
+            worker: None,
+            kind: "vm_creation".to_owned(),
+            payload: "{}".to_owned(),
+            priority: 0,
+            expires_at_ms: None,
+        };
+        store.record_task(&task, THEN_MS).await.unwrap();
         judge_one(&store).await;
         let chain = FixedChain::of(128, &[MINER]);
         let metagraph = chain.metagraph(128).await.unwrap();
@@ -311,12 +343,12 @@ mod tests {
         let store = lived_in().await;
         // Days to the pass that still keeps the rows, in the order of their ends.
         let ends = [
-            (7, ["round_rosters"].as_slice()),
+            (7, ["round_rosters", "hub_events"].as_slice()),
             (8, &["presence_days", "gpu_sets", "worker_addresses"]),
             (14, &["challenge_units", "challenges"]),
-            (30, &["gpu_claims", "gpu_stats", "gpus", "workers", "worker_specs", "worker_usage"]),
+            (30, &["gpu_claims", "gpu_stats", "gpus", "workers", "worker_specs", "worker_usage", "hub_tasks"]),
             (90, &["round_miners"]),
-            (365, &["weight_submissions", "scoring_rounds", "lease_events", "refusals"]),
+            (365, &["weight_submissions", "scoring_rounds", "lease_events", "refusals", "config_changes"]),
         ];
         for (days, tables) in ends {
             store.forget(KEPT, THEN_MS + days * DAY_MS).await.unwrap();
