@@ -24,7 +24,7 @@ static CHAIN: LazyLock<(Runtime, DevChain)> = LazyLock::new(|| {
     };
     let genesis =
         Genesis { balances_rao: vec![(key(9), 1_000_000_000)], stake_threshold_rao: 0, subnets: vec![subnet] };
-    let options = Options { listen: None, pace: Pace::OnCommand };
+    let options = Options { listen: None, pace: Pace::OnCommand, dev_methods: false };
     let chain = runtime.block_on(DevChain::start(genesis, options)).unwrap();
     (runtime, chain)
 });
