@@ -39,6 +39,9 @@ pub struct Status {
     /// Whether it takes no new challenges: see `byteleap-miner drain`.
     #[serde(default)]
     pub draining: bool,
+    /// Why no validator may give work; none where one may.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// The workers that are connected.
     pub workers: Vec<WorkerStatus>,
     /// The validators in use.
@@ -126,13 +129,13 @@ impl Status {
         answers: &Answers,
         draining: bool,
     ) -> Self {
-        let validators = validators.current();
+        let (trouble, validators) = (validators.trouble(), validators.current());
         let mut last_challenges = record.all();
         let mut told = answers.by_worker();
         let workers = registry.snapshot().into_iter().map(|worker| {
             let told = told.remove(&worker.worker_id).unwrap_or_default();
             WorkerStatus {
-                idle_because: idle_because(&worker, draining, !validators.is_empty(), &told),
+                idle_because: idle_because(&worker, draining, trouble.as_deref(), &told),
                 validators: told,
                 host: host(&worker.system_info),
                 last_challenge: last_challenges.remove(&worker.worker_id),
@@ -159,7 +162,7 @@ impl Status {
                 score: score.flatten(),
             }
         });
-        Self { hotkey, uid, listen, fingerprint, draining, workers, validators: validators.collect() }
+        Self { hotkey, uid, listen, fingerprint, draining, trouble, workers, validators: validators.collect() }
     }
 
     /// The whole status for people.
@@ -171,6 +174,9 @@ impl Status {
         }
         if self.draining {
             page.push_str("drain    on: no new challenges are taken\n");
+        }
+        if let Some(trouble) = &self.trouble {
+            let _ = writeln!(page, "trouble  {trouble}");
         }
         let unproved = self.workers.iter().filter(|worker| !matches!(worker.standing, Standing::Enrolled(_))).count();
         if unproved > 0 {
@@ -257,16 +263,23 @@ impl Status {
 }
 
 /// Why a worker has no work, as far as this miner knows and validators told it; none while it works.
-pub(crate) fn idle_because(worker: &WorkerView, draining: bool, has_validators: bool, told: &[Told]) -> Option<String> {
+pub(crate) fn idle_because(
+    worker: &WorkerView,
+    draining: bool,
+    trouble: Option<&str>,
+    told: &[Told],
+) -> Option<String> {
     if worker.task.is_some() {
         return None;
     }
     let reason = if draining {
         "this miner takes no new challenges: byteleap-miner drain --cancel ends that"
-    } else if !has_validators {
-        "no validator is in use: see metagraph.validator_min_stake_tao and validator_whitelist"
+    } else if let Some(trouble) = trouble {
+        trouble
     } else if worker.last_heartbeat_at_ms.is_none() {
         "the worker has sent no heartbeat yet"
+    } else if let Err(error) = machine(&worker.system_info) {
+        return Some(format!("its machine is reported to nobody, since its system_info cannot be read: {error}"));
     } else if worker.capabilities.is_empty() {
         "the worker offers nothing: it drains, or has no unit that can compute"
     } else if let Some(reasons) = validators_reasons(told) {
@@ -291,9 +304,14 @@ fn validators_reasons(told: &[Told]) -> Option<String> {
     )
 }
 
+/// A machine, as its worker reports it.
+fn machine(data: &HostData) -> Result<SystemInfo, serde_json::Error> {
+    SystemInfo::parse(&data.read()?)
+}
+
 /// A machine in a few words; empty before its first heartbeat, or where its data cannot be read.
 fn host(data: &HostData) -> String {
-    let Some(info) = data.read().ok().and_then(|object| SystemInfo::parse(&object).ok()) else { return String::new() };
+    let Ok(info) = machine(data) else { return String::new() };
     let mut text = match info.cpu_count {
         0 => return String::new(),
         cpus => format!("{cpus} CPUs, {} GiB", info.memory_total / 1024),
@@ -334,6 +352,7 @@ mod tests {
             listen: "127.0.0.1:7799".parse().expect("an address"),
             fingerprint: None,
             draining: false,
+            trouble: None,
             workers: vec![worker("w1", Some("c1")), worker("worker-2", None)],
             validators: vec![],
         };
@@ -343,5 +362,44 @@ mod tests {
              w1        rack?[2J  busy c1  wss enrolled          0.1.0    cpu_matrix    7 s ago\n\
              worker-2  rack?[2J  online   ws not authenticated  0.1.0    cpu_matrix    never\n"
         );
+    }
+
+    #[test]
+    fn the_nearest_reason_for_no_work_is_told_first() {
+        let told = |no_challenge: Option<&str>| Told {
+            validator: Hotkey([2; 32]),
+            at_ms: 0,
+            feedback: serde_json::from_value(serde_json::json!({"worker_id": "w1", "no_challenge": no_challenge}))
+                .expect("feedback"),
+        };
+        let mut worker = WorkerView {
+            worker_id: WorkerId::new("w1").expect("an id"),
+            name: String::new(),
+            version: String::new(),
+            standing: Standing::Unproved,
+            is_tls: false,
+            capabilities: Vec::new(),
+            system_info: HostData::from(&serde_json::Map::from_iter([("cpu_count".to_owned(), "many".into())])),
+            connected_at_ms: 0,
+            last_heartbeat_at_ms: None,
+            task: Some(ChallengeId::new("c1").expect("an id")),
+        };
+        assert_eq!(idle_because(&worker, true, Some("no validator"), &[]), None);
+        worker.task = None;
+        let why = |worker: &WorkerView, draining, trouble, told: &[Told]| {
+            idle_because(worker, draining, trouble, told).expect("a reason")
+        };
+        assert!(why(&worker, true, Some("no validator"), &[]).contains("drain --cancel"));
+        assert_eq!(why(&worker, false, Some("no validator"), &[]), "no validator");
+        assert!(why(&worker, false, None, &[]).contains("no heartbeat yet"));
+        worker.last_heartbeat_at_ms = Some(1);
+        assert!(why(&worker, false, None, &[]).contains("system_info cannot be read"));
+        worker.system_info = HostData::default();
+        assert!(why(&worker, false, None, &[]).contains("offers nothing"));
+        worker.capabilities = vec!["cpu_matrix".to_owned()];
+        let (leased, free) = (told(Some("it is leased")), told(None));
+        assert!(why(&worker, false, None, std::slice::from_ref(&leased)).ends_with(": it is leased"));
+        // One validator that may challenge it is enough.
+        assert!(why(&worker, false, None, &[leased, free]).contains("has handed one out"));
     }
 }

@@ -82,9 +82,10 @@ impl Heartbeat {
             schema_version: SCHEMA_VERSION,
         });
         let workers = data.workers.len();
+        metrics::gauge!("workers_reported").set(workers as f64);
+        metrics::gauge!("workers_idle").set(self.registry.idle() as f64);
         let validators = self.validators.current();
         self.answers.retain(|hotkey| validators.iter().any(|validator| validator.hotkey() == *hotkey));
-        let has_validators = !validators.is_empty();
         let reports = validators.into_iter().map(|validator| {
             let data = Arc::clone(&data);
             async move {
@@ -107,19 +108,20 @@ impl Heartbeat {
             }
         });
         join_all(reports).await;
-        self.pass_on(has_validators);
+        self.pass_on();
     }
 
     /// Tells each worker that has proved a key why it has no work and what validators said of it; a former worker has none,
     /// and would have no use for it.
-    fn pass_on(&self, has_validators: bool) {
+    fn pass_on(&self) {
+        let trouble = self.validators.trouble();
         let mut told = self.answers.by_worker();
         for worker in self.registry.snapshot() {
             if worker.standing.key().is_none() {
                 continue;
             }
             let validators = told.remove(&worker.worker_id).unwrap_or_default();
-            let idle_because = idle_because(&worker, self.drain.is_on(), has_validators, &validators);
+            let idle_because = idle_because(&worker, self.drain.is_on(), trouble.as_deref(), &validators);
             self.registry.tell(&worker.worker_id, Relayed { idle_because, validators });
         }
     }

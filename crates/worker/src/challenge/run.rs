@@ -345,6 +345,7 @@ impl Runner {
                 let outcome = self.keep(&task, computed).await;
                 self.record.note(&task.task_id, |known| known.computation_time_ms = Some(computation_time_ms));
                 metrics::counter!("worker_challenges_total", "outcome" => "committed").increment(1);
+                metrics::histogram!("worker_hop_seconds", "hop" => "compute").record(computation_time_ms / 1000.0);
                 outcome
             }
             Err(reason) => {

@@ -323,6 +323,7 @@ mod tests {
     fn an_expired_certificate_and_another_name_are_told_apart() {
         let advice = |error| tls::advice(&TlsError::InvalidCertificate(error));
         assert!(advice(CertificateError::Expired).contains("has expired"));
+        assert!(advice(CertificateError::NotValidYet).contains("the clocks of both"));
         assert!(advice(CertificateError::NotValidForName).contains("another name"));
     }
 

@@ -139,6 +139,13 @@ fn advice(code: u16, text: &str) -> &'static str {
     }
 }
 
+/// Counts how long a challenge took on a hop: from its receipt to its commitment, from there to its proof.
+fn observe(hop: &'static str, ms: Option<i64>) {
+    if let Some(ms) = ms {
+        metrics::histogram!("worker_hop_seconds", "hop" => hop).record(ms as f64 / 1000.0);
+    }
+}
+
 /// The answer to a proof request.
 #[derive(Debug)]
 struct Proof {
@@ -369,6 +376,8 @@ impl<'link> Session<'link> {
         if let Some(challenge_id) = proof.challenge_id {
             let now_ms = self.link.clock.unix_ms();
             self.link.runner.record().note(&challenge_id, |known| {
+                let asked_ms = known.sent_at_ms.map(|sent_at_ms| (now_ms - sent_at_ms).max(0));
+                observe("prove", asked_ms);
                 known.proved_at_ms = Some(now_ms);
                 known.proof_failed = failed;
             });
@@ -409,7 +418,10 @@ impl<'link> Session<'link> {
             failpoint::reach("worker.send.after");
             tracing::info!(challenge_id = %task_id, is_success, "result sent");
             let now_ms = self.link.clock.unix_ms();
-            self.link.runner.record().note(&task_id, |known| known.sent_at_ms = Some(now_ms));
+            self.link.runner.record().note(&task_id, |known| {
+                observe("commit", Some((now_ms - known.received_at_ms).max(0)));
+                known.sent_at_ms = Some(now_ms);
+            });
             if is_success {
                 self.unproved.retain(|_, sent| sent.elapsed() < PROOF_EXPECTED);
                 self.unproved.insert(task_id, Instant::now());

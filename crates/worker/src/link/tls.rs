@@ -108,7 +108,12 @@ pub fn wrong_fingerprint(error: &Error) -> Option<WrongFingerprint> {
 pub fn advice(error: &Error) -> &'static str {
     match error {
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            "the miner's certificate has expired: renew it there, or check this machine's clock"
+            "the miner's certificate has expired: renew it there, or check this machine's clock; with miner_fingerprint set \
+             to what byteleap-miner status shows, its dates do not matter"
+        }
+        Error::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
+            "the miner's certificate is not valid yet: check the clocks of both machines; with miner_fingerprint set to what \
+             byteleap-miner status shows, its dates do not matter"
         }
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

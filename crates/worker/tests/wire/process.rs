@@ -3,6 +3,15 @@
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use byteleap_protocol::join::CertificateFingerprint;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+
 use crate::miner::{Miner, WorkerEnd, soon};
 
 fn worker(folder: &Path, arguments: &[&str]) -> Command {
@@ -148,5 +157,61 @@ async fn a_worker_does_not_start_where_a_coldkey_lies() {
         assert_eq!(output.status.code(), Some(1), "{command}");
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(told.contains(coldkey.to_str().unwrap()), "{told}");
+    }
+}
+
+/// A server on loopback that shakes hands with a certificate for `localhost`, valid between these years and vouched for by
+/// an authority of its own, and is no miner. The port, the certificate and the authority.
+async fn tls_server(years: (i32, i32)) -> (u16, CertificateDer<'static>, String) {
+    let authority_key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let mut parameters = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    parameters.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+    let certificate = parameters.signed_by(&key, &Issuer::new(authority, authority_key)).unwrap();
+    let config = ServerConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = TlsAcceptor::from(std::sync::Arc::new(config.clone()));
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+                let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+            });
+        }
+    });
+    (port, certificate.der().clone(), authority_pem)
+}
+
+#[tokio::test]
+async fn dates_of_a_certificate_count_where_an_authority_vouches_and_not_where_it_is_pinned() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority_file = folder.path().join("authority.pem");
+    let past_tls = "is not a miner's worker port";
+    for (years, unpinned) in [
+        ((2000, 4000), past_tls),
+        ((2000, 2001), "the miner's certificate has expired: renew it there"),
+        ((3999, 4000), "the miner's certificate is not valid yet: check the clocks"),
+    ] {
+        let (port, certificate, authority) = tls_server(years).await;
+        std::fs::write(&authority_file, authority).unwrap();
+        let url = format!("miner_url=wss://localhost:{port}");
+        let pin = format!("miner_fingerprint={}", CertificateFingerprint::of(&certificate));
+        for (more, expected) in [(&[][..], unpinned), (&["--set", &pin][..], past_tls)] {
+            let mut command = worker(folder.path(), &["check", "--set", &url]);
+            command.args(more).env("SSL_CERT_FILE", &authority_file);
+            let told = String::from_utf8(output(command).await.stderr).unwrap();
+            assert!(told.contains(expected), "{years:?} {more:?}: {told}");
+        }
     }
 }
