@@ -33,6 +33,9 @@ pub struct CpuArgs {
     /// How often it is computed.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
+    /// Compute by this kernel: avx512, avx2 or portable; the fastest that the processor has unless told otherwise.
+    #[arg(long)]
+    kernel: Option<Kernel>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -62,7 +65,7 @@ struct CpuReport<'a> {
 pub fn run(command: &BenchCommand) -> Result<(), Failure> {
     let BenchCommand::Cpu(arguments) = command;
     let challenge = CpuChallenge::new(&arguments.seed, arguments.size, arguments.iterations)?;
-    let kernel = Kernel::best();
+    let kernel = arguments.kernel.unwrap_or_else(Kernel::best);
     let figures = bench::compute(kernel, &challenge, arguments.runs)?;
     let report = CpuReport::new(arguments, &figures, kernel);
     if arguments.json {
@@ -169,5 +172,14 @@ mod tests {
         for wrong in [["--size", "16385"], ["--size", "0"], ["--iterations", "65"], ["--seed", "0x"], ["--runs", "0"]] {
             assert!(arguments(&["bench", "cpu", wrong[0], wrong[1]]).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn any_kernel_of_this_processor_can_be_measured_and_no_other() {
+        for kernel in Kernel::all() {
+            assert_eq!(arguments(&["bench", "cpu", "--kernel", kernel.name()]).unwrap().kernel, Some(kernel));
+        }
+        let refused = arguments(&["bench", "cpu", "--kernel", "mmx"]).unwrap_err().to_string();
+        assert!(refused.contains("there is no such kernel"), "{refused}");
     }
 }

@@ -30,6 +30,7 @@ mod avx512;
 mod sha_ni;
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 pub use portable::{DEPTH, ELEMENT_LANES, WIDTH, Word};
@@ -72,6 +73,31 @@ enum Instructions {
     #[cfg(target_arch = "x86_64")]
     Avx2,
     Portable,
+}
+
+/// Why a name stands for no kernel that could be run here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// Nobody wrote one of that name.
+    #[error("there is no such kernel: known are avx512 (avx512-vnni), avx2 and portable")]
+    Unknown,
+    /// The processor lacks its instructions.
+    #[error("this processor lacks the instructions of {kernel}: it has the kernels {}", available.join(", "))]
+    Lacking {
+        /// What was asked for.
+        kernel: &'static str,
+        /// What there is.
+        available: Vec<&'static str>,
+    },
+}
+
+impl FromStr for Kernel {
+    type Err = KernelError;
+
+    /// The kernel of this name, `avx512` for short included, if this machine can run it.
+    fn from_str(name: &str) -> Result<Self, KernelError> {
+        Self::named(name, &Self::all())
+    }
 }
 
 /// Runs the form of a loop that belongs to a kernel. The arguments of the macro are the kernel, then the call.
@@ -120,6 +146,15 @@ impl Kernel {
     pub fn best() -> Self {
         static BEST: LazyLock<Kernel> = LazyLock::new(|| Kernel::all()[0]);
         *BEST
+    }
+
+    fn named(name: &str, available: &[Self]) -> Result<Self, KernelError> {
+        let full = if name == "avx512" { "avx512-vnni" } else { name };
+        let kernel = Self::NAMES.into_iter().find(|known| *known == full).ok_or(KernelError::Unknown)?;
+        let found = available.iter().find(|known| known.name() == kernel).copied();
+        let lacking =
+            || KernelError::Lacking { kernel, available: available.iter().map(|known| known.name()).collect() };
+        found.ok_or_else(lacking)
     }
 
     /// The kernel's name, one of [`Kernel::NAMES`].
@@ -203,5 +238,23 @@ pub(crate) fn hash_heads(rows: [&[i64]; 2]) -> Option<[[u8; 8]; 2]> {
 impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_had_by_its_name_where_the_processor_can_run_it() {
+        for kernel in Kernel::all() {
+            assert_eq!(kernel.name().parse(), Ok(kernel));
+        }
+        let portable: Kernel = "portable".parse().unwrap();
+        for (name, kernel) in [("avx512", "avx512-vnni"), ("avx512-vnni", "avx512-vnni"), ("avx2", "avx2")] {
+            let available = vec!["portable"];
+            assert_eq!(Kernel::named(name, &[portable]), Err(KernelError::Lacking { kernel, available }));
+        }
+        assert_eq!("sse".parse::<Kernel>(), Err(KernelError::Unknown));
     }
 }
