@@ -7,7 +7,7 @@
 //! replay `corpus/`, the inputs that were once new to libFuzzer or broke a promise.
 //!
 //! The modules follow the bytes inwards: [`text`] has the grammars below all messages, [`message`] what is written in
-//! them, [`synapse`] the HTTP and the session around these, [`proof`] the openings, [`file`] what an operator writes,
+//! them, [`synapse`] the HTTP and the session around these, [`proof`] the openings, [`gpu`] what GPUs say, [`file`] what an operator writes,
 //! [`devchain`] the development chain's RPC, and [`enrolment`] how a worker is invited and proves its key.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a value that is missing where a promise says it is there is a finding")]
@@ -15,6 +15,7 @@
 pub mod devchain;
 pub mod enrolment;
 pub mod file;
+pub mod gpu;
 pub mod message;
 pub mod proof;
 pub mod synapse;
@@ -24,7 +25,7 @@ pub mod text;
 pub type Target = fn(&[u8]);
 
 /// Every target under its name: that of its binary, its file in `targets/` and its folder in `corpus/`.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 21] = [
     ("lenient_json", text::lenient_json),
     ("canonical_json", text::canonical_json),
     ("hotkey", text::hotkey),
@@ -37,6 +38,9 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("session_init", synapse::session_init),
     ("sealed_package", synapse::sealed_package),
     ("merkle_proof", proof::merkle_proof),
+    ("half_list", gpu::half_list),
+    ("gpu_server_answer", gpu::gpu_server_answer),
+    ("stored_proof", gpu::stored_proof),
     ("config", file::config),
     ("keyfile", file::keyfile),
     ("devchain_request", devchain::devchain_request),

@@ -12,6 +12,9 @@ use crate::half::{self, Half};
 use crate::id::{GpuUuid, Iterations, MatrixSize, RowHash, Seed};
 use crate::{Object, canonical, lenient};
 
+/// Characters that are told of why an answer cannot be read: the reason may quote the answer.
+const MAX_REASON_CHARS: usize = 200;
+
 /// Longest answer that is taken in, bytes.
 pub const MAX_ANSWER_BYTES: u32 = 16 * 1024 * 1024;
 
@@ -226,14 +229,35 @@ pub fn answer_length(bytes: [u8; LENGTH_BYTES]) -> Result<usize, AnswerError> {
 /// # Errors
 /// It is not what the command is answered by.
 pub fn read_answer<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AnswerError> {
-    let unreadable = |error: String| AnswerError::Unreadable(error);
+    let unreadable = |error: String| AnswerError::Unreadable(error.chars().take(MAX_REASON_CHARS).collect());
     let text = std::str::from_utf8(bytes).map_err(|error| unreadable(error.to_string()))?;
     lenient::from_str(text).map_err(|error| unreadable(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_arrive_as_they_were_computed(
+            values in prop::collection::vec(any::<u16>(), 0..40), row in any::<u32>(), noise in ".{0,400}"
+        ) {
+            let numbers: Vec<_> = values.into_iter().map(Half::from_bits).filter(|half| half.is_finite()).collect();
+            let coordinates = Coordinates { success: true, values: numbers.clone(), error: None };
+            prop_assert_eq!(read_answer::<Coordinates>(canonical::ascii(&coordinates).as_bytes()).unwrap(), coordinates);
+            let rows = Rows { success: true, rows: [(row.to_string(), Row { numbers })].into(), error: None };
+            let text = canonical::ascii(&rows);
+            prop_assert_eq!(read_answer::<Rows>(text.as_bytes()).unwrap(), rows);
+            // Cut short or replaced, it is an error, and one that can be told.
+            prop_assert!(read_answer::<Rows>(&text.as_bytes()[..text.len() - 1]).is_err());
+            let quoted = serde_json::json!({ "values": noise }).to_string();
+            let error = read_answer::<Coordinates>(quoted.as_bytes()).unwrap_err().to_string();
+            prop_assert!(error.chars().count() <= MAX_REASON_CHARS + 40, "{}", error);
+        }
+    }
 
     /// A command's JSON as it goes over the socket.
     fn text(command: &Command) -> serde_json::Value {

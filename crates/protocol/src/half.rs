@@ -168,8 +168,11 @@ impl<'de> Visitor<'de> for ListVisitor {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
+    use crate::gpu_server::Row;
+    use crate::lenient;
 
     fn numbers(text: &str) -> Result<Vec<Half>, serde_json::Error> {
         read_list(&mut serde_json::Deserializer::from_str(text))
@@ -228,6 +231,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_list_reads_the_same_from_its_text_and_by_a_tree(
+            parts in prop::collection::vec((any::<f64>(), "[0-9eE.+-]{1,8}|NaN|null|Infinity|-Infinity"), 0..20)
+        ) {
+            let (number, text): (Vec<_>, Vec<_>) = parts.into_iter().map(|(number, text)| (json!(number), text)).unzip();
+            let list = |items: &[String]| format!("[{}]", items.join(","));
+            let quoted: Vec<_> = text.iter().map(|text| format!("\"{text}\"")).collect();
+            let plain: Vec<_> = number.iter().map(ToString::to_string).collect();
+            for text in [list(&plain), list(&text), list(&quoted), list(&[plain, text].concat())] {
+                let by_tree = lenient::parse(&text).and_then(read_list);
+                prop_assert_eq!(lenient::from_str::<Row>(&text).map(|row| row.numbers).ok(), by_tree.ok(), "{}", text);
+            }
+        }
+
         #[test]
         fn rounding_is_monotonic(one in -70_000.0..70_000.0_f64, other in -70_000.0..70_000.0_f64) {
             let (low, high) = if one <= other { (one, other) } else { (other, one) };
