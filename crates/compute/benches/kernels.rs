@@ -15,9 +15,9 @@ use byteleap_compute::product::Band;
 use byteleap_compute::row_hash::row_hash;
 use byteleap_compute::verify::expected_row_hashes_by;
 use byteleap_protocol::id::{Iterations, MatrixSize, RowHash};
-use byteleap_protocol::lenient;
 use byteleap_protocol::merkle::MerkleTree;
 use byteleap_protocol::payload::ProofResponse;
+use byteleap_protocol::{canonical, lenient};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const SIZE: usize = 2000;
@@ -88,7 +88,7 @@ fn verify(criterion: &mut Criterion) {
 }
 
 /// What one GPU showed, as a validator judges it on one thread, and reading the largest such proof of three rows from its text,
-/// straight and by way of a tree of values.
+/// straight and by way of a tree of values, and writing it.
 fn gpu(criterion: &mut Criterion) {
     let proof = |size, rows| {
         let challenge = GpuChallenge {
@@ -102,7 +102,8 @@ fn gpu(criterion: &mut Criterion) {
     group.sample_size(20);
     let judged = proof(32_768, 2);
     group.bench_function("verify", |bencher| bencher.iter(|| black_box(&judged).judge()));
-    let text = serde_json::to_string(proof(LEAVES as u32, 3).response()).unwrap();
+    let response = proof(LEAVES as u32, 3).response().clone();
+    let text = canonical::ascii(&response);
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("parse", |bencher| {
         bencher.iter(|| lenient::from_str::<ProofResponse>(black_box(&text)).unwrap());
@@ -111,6 +112,7 @@ fn gpu(criterion: &mut Criterion) {
         let by_tree = |text| serde_json::from_value::<ProofResponse>(lenient::parse(text).unwrap()).unwrap();
         bencher.iter(|| by_tree(black_box(&text)));
     });
+    group.bench_function("write", |bencher| bencher.iter(|| canonical::ascii(black_box(&response))));
     group.finish();
 }
 
