@@ -238,6 +238,30 @@ async fn a_server_that_does_not_run_is_started_with_its_socket_and_ended_with_th
 }
 
 #[tokio::test]
+async fn a_server_that_dies_is_started_anew() {
+    let mut server = GpuServer::start();
+    let place = Place { socket: server.socket(), binary: Some(program(&server, "exec sleep 600")) };
+    let vendor = Arc::new(VendorServer::new(place, quick(), Handle::current()));
+    assert_eq!(devices(&vendor).await, Ok(2), "one that is there already is not started");
+    assert!(!server.folder().join("started").exists());
+    server.die();
+    let looking = tokio::spawn({
+        let vendor = vendor.clone();
+        async move { devices(&vendor).await }
+    });
+    let started = server.folder().join("started");
+    soon(async {
+        while !std::fs::read_to_string(&started).is_ok_and(|text| text.ends_with('\n')) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    server.listen();
+    assert_eq!(soon(looking).await.unwrap(), Ok(2));
+    soon(vendor.stop()).await;
+}
+
+#[tokio::test]
 async fn a_server_that_ends_at_once_is_started_again_only_after_a_pause() {
     let server = GpuServer::absent();
     let place = Place { socket: server.socket(), binary: Some(program(&server, "exit 3")) };

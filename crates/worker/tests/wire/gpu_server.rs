@@ -70,6 +70,13 @@ impl GpuServer {
         }));
     }
 
+    /// Ends as on a crash: its socket stays behind, and nobody listens.
+    pub(crate) fn die(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }

@@ -93,8 +93,7 @@ struct Life {
 impl Life {
     /// A start begins now: the next may follow after a pause, which is doubled each time, and as short as ever again once
     /// the server has lived for the longest.
-    fn count_start(&mut self, timing: &Timing) {
-        let now = Instant::now();
+    fn count_start(&mut self, now: Instant, timing: &Timing) {
         if self.not_before.is_some_and(|moment| now > moment + timing.restart_max) {
             self.starts = 0;
         }
@@ -172,7 +171,7 @@ impl VendorServer {
             tracing::warn!(%error, "the compute server answers no more and is started anew");
             process::stop(child).await;
         }
-        life.count_start(&self.timing);
+        life.count_start(Instant::now(), &self.timing);
         life.child = Some(self.start(binary).await.map_err(EngineError::Unavailable)?);
         Ok(())
     }
@@ -323,4 +322,25 @@ fn committed(result: UnitResult, challenge: &GpuChallenge) -> Result<Committed, 
     let uuid = Unit::Gpu(gpu);
     let commitment = Commitment { uuid, merkle_root, sig_ver: SignatureVersion::P256, sig_val: Some(sig_val) };
     Ok(Committed { commitment, row_hashes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_between_starts_doubles_up_to_its_most_and_a_long_life_is_a_new_beginning() {
+        let (timing, mut life, mut now) = (Timing::default(), Life::default(), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            life.count_start(now, &timing);
+            let next = life.not_before.unwrap();
+            pauses.push((next - now).as_secs());
+            now = next;
+        }
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+        now += timing.restart_max + Duration::from_secs(1);
+        life.count_start(now, &timing);
+        assert_eq!(life.not_before.unwrap() - now, timing.restart_first);
+    }
 }
