@@ -534,6 +534,27 @@ async fn an_acknowledged_proof_is_in_the_database_of_another_process() {
     assert_eq!(waiting.units, [CommittedUnit::cpu(tree.root())]);
 }
 
+async fn the_queue_of_proofs_shows_its_depth_and_how_long_they_wait() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let shows = |line: &str| {
+        let page = recorder.handle().render();
+        assert!(page.lines().any(|shown| shown == line), "no {line} in\n{page}");
+    };
+    let world = World::new(rules()).await;
+    let item = world.one_sent().await;
+    let tree = honest(&item);
+    let answer = world.desk.commit(MINER, commitment(&item, tree.root())).await.unwrap();
+    world.desk.prove(MINER, proof(&item, &answer.proof_requests[0], &tree)).await.unwrap();
+    world.clock.advance(Duration::from_secs(7));
+    world.verifier.measure_queue().await.unwrap();
+    ["verification_queue_depth 1", "verification_queue_oldest_seconds 7"].into_iter().for_each(shows);
+    assert_eq!(world.verifier.judge_batch().await.unwrap(), 1);
+    world.verifier.measure_queue().await.unwrap();
+    ["verification_queue_depth 0", "verification_queue_oldest_seconds 0"].into_iter().for_each(shows);
+    ["verification_wait_seconds_sum 7", "verification_duration_seconds_count 1"].into_iter().for_each(shows);
+}
+
 async fn only_idle_unleased_heard_and_registered_workers_are_asked() {
     let world = World::new(rules()).await;
     let outsider = Hotkey([3; 32]);
@@ -581,6 +602,7 @@ on_both_engines!(
     deadlines_end_challenges_and_only_the_workers_fault_is_a_failure,
     after_a_restart_proofs_are_judged_and_what_we_missed_is_void,
     an_acknowledged_proof_is_in_the_database_of_another_process,
+    the_queue_of_proofs_shows_its_depth_and_how_long_they_wait,
     only_idle_unleased_heard_and_registered_workers_are_asked,
     a_token_request_is_answered_at_once_by_whether_the_worker_lives,
 );

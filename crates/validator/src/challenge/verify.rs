@@ -147,7 +147,8 @@ impl Verifier {
         Ok(())
     }
 
-    async fn measure_queue(&self) -> Result<(), StoreError> {
+    /// Shows how many proofs wait, and how long the oldest does.
+    pub(super) async fn measure_queue(&self) -> Result<(), StoreError> {
         let now_ms = self.clock.unix_ms();
         let queue = self.store.verification_queue(now_ms).await?;
         let oldest_ms = queue.oldest_at_ms.map_or(0, |at_ms| (now_ms - at_ms).max(0));
