@@ -6,6 +6,7 @@
 //! caught when few rows are drawn is the validator's own test; here every row is opened.
 
 mod client;
+mod gpus;
 mod miner;
 mod session;
 mod work;

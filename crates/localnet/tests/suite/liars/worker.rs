@@ -22,38 +22,43 @@ use super::{
 const HONEST: &str = "honest";
 
 /// A worker's connection to the miner.
-struct Worker {
+pub(super) struct Worker {
     worker_id: &'static str,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
 impl Worker {
-    /// Connects, registers and reports itself once.
-    async fn join(port: u16, worker_id: &'static str) -> Self {
+    /// Connects, registers and reports itself once, as one that computes challenges of this kind.
+    pub(super) async fn join(
+        port: u16,
+        worker_id: &'static str,
+        kind: ChallengeKind,
+        system_info: byteleap_protocol::Object,
+    ) -> Self {
         let (socket, _) = connect_async(format!("ws://127.0.0.1:{port}")).await.unwrap();
         let mut worker = Self { worker_id, socket };
-        let capabilities = vec![ChallengeKind::CpuMatrix.as_str().to_owned()];
+        let capabilities = vec![kind.as_str().to_owned()];
         worker
             .say(WorkerFrame::Register(Register {
                 worker_id: WorkerId::new(worker_id).unwrap(),
                 worker_name: None,
                 worker_version: "1.0.0".to_owned(),
                 capabilities: capabilities.clone(),
-                system_info: Default::default(),
+                system_info: system_info.clone(),
                 identity: None,
             }))
             .await;
-        let data = WorkerHeartbeat { capabilities: Some(capabilities), ..WorkerHeartbeat::default() };
+        let data = WorkerHeartbeat { capabilities: Some(capabilities), system_info, ..WorkerHeartbeat::default() };
         worker.say(WorkerFrame::Heartbeat { data }).await;
         worker
     }
 
-    async fn say(&mut self, frame: WorkerFrame) {
+    pub(super) async fn say(&mut self, frame: WorkerFrame) {
         self.socket.send(Message::text(frame.encode())).await.unwrap();
     }
 
     /// The miner's next message; none once it has hung up.
-    async fn hear(&mut self) -> Option<MinerFrame> {
+    pub(super) async fn hear(&mut self) -> Option<MinerFrame> {
         loop {
             match self.socket.next().await?.ok()? {
                 Message::Text(text) => return Some(MinerFrame::decode(text.as_bytes()).unwrap()),
@@ -77,7 +82,7 @@ impl Worker {
                         }
                     };
                     held = Some(work);
-                    let result = self.result(data, Commitment::cpu(root));
+                    let result = self.result(data, vec![Commitment::cpu(root)]);
                     self.say(WorkerFrame::TaskResult(result)).await;
                 }
                 MinerFrame::ProofRequest { message_id, data } => {
@@ -91,9 +96,10 @@ impl Worker {
         }
     }
 
-    fn result(&self, assignment: TaskAssignment, commitment: Commitment) -> TaskResult {
+    /// The result of a task that committed to this.
+    pub(super) fn result(&self, assignment: TaskAssignment, commitments: Vec<Commitment>) -> TaskResult {
         let times = TaskTimestamps { worker_task_received_ts: 0, worker_task_completed_ts: 0 };
-        let result = ChallengeResult { computation_time_ms: 1.0, matrix_size: 101, commitments: vec![commitment] };
+        let result = ChallengeResult { computation_time_ms: 1.0, matrix_size: 101, commitments };
         TaskResult {
             worker_id: self.worker_id.to_owned(),
             task_id: assignment.task_id,
@@ -110,9 +116,10 @@ async fn a_lying_worker_behind_an_honest_miner_is_caught_and_told_why() {
     let port = world.port_of(1).await;
     let miner = world.miner(1).hotkey();
     let mut workers = JoinSet::new();
-    workers.spawn(Worker::join(port, HONEST).await.serve(None));
+    let join = |name| Worker::join(port, name, ChallengeKind::CpuMatrix, Default::default());
+    workers.spawn(join(HONEST).await.serve(None));
     for lie in Lie::ALL {
-        workers.spawn(Worker::join(port, lie.worker_id()).await.serve(Some(lie)));
+        workers.spawn(join(lie.worker_id()).await.serve(Some(lie)));
     }
 
     let all_ended = |told: &serde_json::Value| {
