@@ -8,7 +8,8 @@
 //!
 //! The modules follow the bytes inwards: [`text`] has the grammars below all messages, [`message`] what is written in
 //! them, [`synapse`] the HTTP and the session around these, [`proof`] the openings, [`gpu`] what GPUs say, [`file`] what an operator writes,
-//! [`devchain`] the development chain's RPC, and [`enrolment`] how a worker is invited and proves its key.
+//! [`devchain`] the development chain's RPC, [`enrolment`] how a worker is invited and proves its key, and [`meshhub`] the
+//! marketplace's wire.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a value that is missing where a promise says it is there is a finding")]
 
@@ -16,6 +17,7 @@ pub mod devchain;
 pub mod enrolment;
 pub mod file;
 pub mod gpu;
+pub mod meshhub;
 pub mod message;
 pub mod proof;
 pub mod synapse;
@@ -25,7 +27,7 @@ pub mod text;
 pub type Target = fn(&[u8]);
 
 /// Every target under its name: that of its binary, its file in `targets/` and its folder in `corpus/`.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: [(&str, Target); 23] = [
     ("lenient_json", text::lenient_json),
     ("canonical_json", text::canonical_json),
     ("hotkey", text::hotkey),
@@ -47,4 +49,6 @@ pub const TARGETS: [(&str, Target); 21] = [
     ("devchain_extrinsic", devchain::devchain_extrinsic),
     ("join_token", enrolment::join_token),
     ("key_proof", enrolment::key_proof),
+    ("meshhub_frame", meshhub::meshhub_frame),
+    ("meshhub_message", meshhub::meshhub_message),
 ];

@@ -159,7 +159,7 @@ pub fn sealed_package(bytes: &[u8]) {
 }
 
 /// The session of both sides, the same in every process, so that packages in the corpus stay sealed for it.
-fn fixed_session() -> (Session, Session) {
+pub(crate) fn fixed_session() -> (Session, Session) {
     let (client, server) = (MINER.hotkey(), VALIDATOR.hotkey());
     let handshake = ClientHandshake::new(&mut Counter(1), 0.0);
     let (response, validator) =

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Everything that a network makes in its folder, so that forgetting it removes nothing else.
-const OWN_ENTRIES: &[&str] = &["logs", "network.json", "validator", "wallets"];
+const OWN_ENTRIES: &[&str] = &["logs", "market", "network.json", "validator", "wallets"];
 /// Prefixes of the folders that belong to one miner or worker each.
 const OWN_PREFIXES: &[&str] = &["miner-", "worker-"];
 

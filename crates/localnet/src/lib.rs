@@ -7,7 +7,7 @@
 //! The modules follow a start: [`directory`] holds the state, [`binaries`] finds the daemons, `keys` makes wallets and
 //! the genesis from them, `settings` writes each daemon's configuration, `child` starts, watches and ends a process.
 //! [`network`] puts these together. While it runs, [`record`] reads what the validator has written down, [`progress`]
-//! tells from it how far round a challenge has come, `table` shows it, and [`market`] plays the marketplace.
+//! tells from it how far round a challenge has come, and `table` shows it. [`market`] is the marketplace.
 
 #![forbid(unsafe_code)]
 

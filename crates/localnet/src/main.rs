@@ -15,11 +15,13 @@ use byteleap_daemon::{
 use byteleap_localnet::{
     Display, Network, Options,
     binaries::Binaries,
-    market::{self, Leased},
+    market::{self, Command as Order, Marketplace, Misbehaviour, TokenPolicy},
     network,
     status::{self, Status},
 };
+use byteleap_protocol::meshhub::MeshWorker;
 use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
 
 /// The whole ByteLeap network on one machine.
 #[derive(Parser)]
@@ -88,14 +90,69 @@ struct Chain {
 
 #[derive(Subcommand)]
 enum Market {
-    /// Lease a worker: record its lease score with the validator; 0 ends the lease.
+    /// Lease a worker, or change its lease; 0 ends it.
     Lease {
         /// The worker.
         #[arg(value_name = "HOTKEY:WORKER")]
-        worker: Leased,
+        worker: MeshWorker,
         /// What the lease is worth.
-        #[arg(long)]
+        #[arg(long, allow_negative_numbers = true)]
         score: f64,
+    },
+    /// End a worker's lease.
+    End {
+        /// The worker.
+        #[arg(value_name = "HOTKEY:WORKER")]
+        worker: MeshWorker,
+    },
+    /// Forget a worker's lease without a word: nobody repeats it, and it grows old.
+    Forget {
+        /// The worker.
+        #[arg(value_name = "HOTKEY:WORKER")]
+        worker: MeshWorker,
+    },
+    /// Say what is answered to whoever asks for an enrolment token: issue, pending or refuse.
+    Tokens {
+        /// The answer.
+        policy: TokenPolicy,
+    },
+    /// Set keys of the validator, as `validation.challenge_interval=30`; values are JSON or text.
+    Config {
+        /// The keys.
+        #[arg(value_name = "KEY=VALUE", required = true)]
+        keys: Vec<String>,
+    },
+    /// Publish a task.
+    Task {
+        /// Its name.
+        key: String,
+        /// The worker that it is for.
+        #[arg(value_name = "HOTKEY:WORKER")]
+        worker: MeshWorker,
+        /// Milliseconds after which it is too late.
+        #[arg(long)]
+        ttl_ms: Option<i64>,
+    },
+    /// Misbehave: wrong-key, unsigned, replay, bad-sequence, wrong-type, infinite-score, negative-score, unknown-worker,
+    /// malformed or silence; none ends it.
+    Misbehave {
+        /// How.
+        how: Misbehaviour,
+    },
+    /// Go away, as if killed.
+    Down,
+    /// Come back.
+    Up,
+    /// Print what the marketplace holds and has heard, as JSON.
+    Status,
+    /// Run a marketplace alone, until interrupted.
+    Serve {
+        /// Port for validators on loopback; 0 takes any free one.
+        #[arg(long, default_value_t = 26551)]
+        port: u16,
+        /// Port for commands on loopback; 0 takes any free one.
+        #[arg(long, default_value_t = 26552)]
+        control_port: u16,
     },
 }
 
@@ -109,7 +166,10 @@ fn main() -> ExitCode {
         match command {
             Command::Up(arguments) => up(dir, &arguments).await,
             Command::Chain(arguments) => chain(&dir, &arguments).await,
-            Command::Market { command: Market::Lease { worker, score } } => lease(&dir, &worker, score).await,
+            Command::Market { command: Market::Serve { port, control_port } } => {
+                serve_market(&dir, port, control_port).await
+            }
+            Command::Market { command } => play_market(&dir, command).await,
             Command::Status => show_status(&dir).await,
         }
         .map_err(Failure::runtime)
@@ -172,10 +232,50 @@ async fn chain(directory: &Path, arguments: &Chain) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn lease(directory: &Path, worker: &Leased, score: f64) -> anyhow::Result<()> {
+async fn play_market(directory: &Path, command: Market) -> anyhow::Result<()> {
     let plan = status::running(directory)?.context("no network runs here: start one with `byteleap-localnet up`")?;
-    let validator = plan.daemons.first().context("the network has no validator")?;
-    Ok(market::lease(validator.admin, worker, score).await?)
+    let order = match command {
+        Market::Status => {
+            let text = serde_json::to_string_pretty(&market::look(plan.market).await?)?;
+            return Ok(writeln!(io::stdout(), "{text}")?);
+        }
+        Market::Lease { worker, score } => Order::Lease { worker, score },
+        Market::End { worker } => Order::Lease { worker, score: 0.0 },
+        Market::Forget { worker } => Order::Forget { worker },
+        Market::Tokens { policy } => Order::Tokens(policy),
+        Market::Config { keys } => Order::Config(sections(&keys)?),
+        Market::Task { key, worker, ttl_ms } => {
+            Order::Task(json!({ "taskKey": key, "workerKey": worker, "taskType": "vm_creation", "ttl": ttl_ms }))
+        }
+        Market::Misbehave { how } => Order::Misbehave(how),
+        Market::Down => Order::Down,
+        Market::Up | Market::Serve { .. } => Order::Up,
+    };
+    Ok(market::tell(plan.market, &order).await?)
+}
+
+/// `a.b=1` as `{"a": {"b": 1}}`.
+fn sections(keys: &[String]) -> anyhow::Result<Value> {
+    let mut payload = json!({});
+    for key in keys {
+        let (name, text) = key.split_once('=').with_context(|| format!("{key}: write KEY=VALUE"))?;
+        let mut place = &mut payload;
+        for part in name.split('.') {
+            anyhow::ensure!(place.is_object() || place.is_null(), "{name}: a key and a section at once");
+            place = &mut place[part];
+        }
+        *place = serde_json::from_str(text).unwrap_or_else(|_| json!(text));
+    }
+    Ok(payload)
+}
+
+async fn serve_market(directory: &Path, port: u16, control_port: u16) -> anyhow::Result<()> {
+    let mut signals = Signals::of_process()?;
+    let options = market::Options { folder: directory.join("market"), port, control_port };
+    let market = Marketplace::start(&options).await?;
+    eprintln!("marketplace on {}, commands on http://{}", market.url(), market.control());
+    signals.next().await;
+    Ok(())
 }
 
 async fn show_status(directory: &Path) -> anyhow::Result<()> {

@@ -20,6 +20,7 @@ use crate::{
     child::{self, Child, ChildError},
     directory::{Directory, DirectoryError},
     keys::{self, Keys, KeysError, NETUID, VALIDATOR_UID},
+    market::{self, Marketplace},
     progress::{Progress, Stage},
     record::{Record, RecordError},
     settings::{self, Ports, World},
@@ -86,6 +87,9 @@ pub enum NetworkError {
     /// The chain's address.
     #[error("the development chain cannot be reached")]
     Endpoint(#[from] EndpointError),
+    /// The marketplace.
+    #[error(transparent)]
+    Market(#[from] market::ServeError),
     /// A daemon.
     #[error(transparent)]
     Child(#[from] ChildError),
@@ -138,6 +142,10 @@ pub struct Plan {
     pub chain_url: String,
     /// The subnet.
     pub netuid: u16,
+    /// Where validators find the marketplace.
+    pub market_url: String,
+    /// Where the marketplace takes commands.
+    pub market: SocketAddr,
     /// The validator's database.
     pub database: PathBuf,
     /// The daemons: the validator first, then miners, then workers.
@@ -190,6 +198,7 @@ pub struct Network {
     record: Record,
     // Dropped in this order: daemons, chain, then the lock of the folder.
     children: Vec<Child>,
+    market: Marketplace,
     chain: DevChain,
     directory: Directory,
 }
@@ -213,20 +222,36 @@ impl Network {
         let chain = start_chain(&keys, SocketAddr::from(([127, 0, 0, 1], 0)), options.block_time).await?;
         let chain_url = chain.url().unwrap_or_default();
         let client = Subtensor::new(&[&chain_url], true)?;
+        let folder = directory.anew_of_daemon("market")?;
+        let market = Marketplace::start(&market::Options { folder, port: 0, control_port: 0 }).await?;
 
         let mut setup = Setup { directory: &directory, binaries, options, children: Vec::new(), daemons: Vec::new() };
         let ports =
             settings::free_ports(usize::from(1 + options.miners + options.workers)).map_err(NetworkError::Ports)?;
-        let world = World { chain_url: chain_url.clone(), wallets: directory.wallets(), workers: options.workers };
+        let world = World {
+            chain_url: chain_url.clone(),
+            market_url: market.url(),
+            wallets: directory.wallets(),
+            workers: options.workers,
+        };
         let started_at_ms = SystemClock::new().unix_ms();
         setup.start_all(&world, &keys, &ports).await?;
         let Setup { children, daemons, .. } = setup;
 
         let database = settings::database(&directory.of_daemon("validator")?);
-        let plan = Plan { pid: std::process::id(), started_at_ms, chain_url, netuid: NETUID, database, daemons };
+        let plan = Plan {
+            pid: std::process::id(),
+            started_at_ms,
+            chain_url,
+            netuid: NETUID,
+            market_url: market.url(),
+            market: market.control(),
+            database,
+            daemons,
+        };
         let record = Record::at(&plan.database);
         write(&directory.path().join("network.json"), &serde_json::json!(plan).to_string())?;
-        Ok(Self { plan, miners: options.miners, started, client, record, children, chain, directory })
+        Ok(Self { plan, miners: options.miners, started, client, record, children, market, chain, directory })
     }
 
     /// What runs where.
@@ -366,6 +391,7 @@ impl Network {
                 child.ended().await;
             }
         }
+        drop(self.market);
         self.chain.stop().await;
     }
 

@@ -11,6 +11,7 @@ use byteleap_devchain::DevChain;
 use serde_json::{Value, json};
 
 use crate::keys::{HOTKEY_NAME, NETUID, VALIDATOR_STAKE_TAO};
+use crate::market::ACCESS_TOKEN;
 
 /// Where one daemon listens: its own service, and its admin endpoint. A worker serves nobody.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +37,7 @@ const SOFTWARE_GPU_MATRIX_SIZE: u32 = 512;
 #[derive(Debug, Clone)]
 pub(crate) struct World {
     pub(crate) chain_url: String,
+    pub(crate) market_url: String,
     pub(crate) wallets: PathBuf,
     pub(crate) workers: u16,
 }
@@ -74,6 +76,15 @@ impl World {
                 },
             },
             "gpu": { "accept_host_keys": true },
+            "meshhub": {
+                "ws_url": self.market_url,
+                "access_token": ACCESS_TOKEN,
+                "reconnect_delay_seconds": 2,
+                "heartbeat_interval_seconds": 1,
+                "resource_report_interval_seconds": 5,
+                "lease_stale_after": 10,
+            },
+            "vmgw": { "mode": "hub" },
             "scoring": { "profile": "docs-90-10", "interval_s": 5 },
             "http": { "listen": ports.admin },
         })

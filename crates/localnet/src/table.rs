@@ -180,6 +180,8 @@ mod tests {
             started_at_ms: 0,
             chain_url: "ws://127.0.0.1:1".into(),
             netuid: 128,
+            market_url: "ws://127.0.0.1:2".into(),
+            market: ([127, 0, 0, 1], 3).into(),
             database: "v.db".into(),
             daemons: Vec::new(),
         };

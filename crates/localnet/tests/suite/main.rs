@@ -7,6 +7,7 @@ mod crash;
 mod deployed_configs;
 mod documents;
 mod liars;
+mod market;
 mod network;
 mod operations;
 mod services;

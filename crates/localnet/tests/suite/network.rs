@@ -12,7 +12,6 @@ use std::{
 use byteleap_localnet::{
     Display, Network, NetworkError, Options,
     binaries::Binaries,
-    market::{self, MarketError},
     progress::Stage,
     status::{self, Status},
 };
@@ -137,19 +136,6 @@ async fn without_the_route_for_commitments_the_wait_ends_and_names_that_stage() 
     let mut network = Network::start(&options, &Binaries::beside_this_process().unwrap()).await.unwrap();
     let error = network.until_weights(Duration::from_secs(25), &mut Display::silent()).await.unwrap_err();
     assert!(matches!(error, NetworkError::TimedOut { missing: Stage::Commitment, .. }), "{error}");
-    network.stop().await;
-}
-
-#[tokio::test]
-async fn the_market_leases_a_worker_of_the_running_network() {
-    let folder = tempfile::tempdir().unwrap();
-    let options = Options { directory: folder.path().to_owned(), ..Options::default() };
-    let network = Network::start(&options, &Binaries::beside_this_process().unwrap()).await.unwrap();
-    let miner = network.plan().daemons[1].hotkey.unwrap();
-    let leased = format!("{miner}:worker-1").parse().unwrap();
-    market::lease(network.plan().daemons[0].admin, &leased, 1.0).await.unwrap();
-    let refused = market::lease(network.plan().daemons[0].admin, &leased, f64::NAN).await.unwrap_err();
-    assert!(matches!(refused, MarketError::Refused { status: 422, .. }), "{refused}");
     network.stop().await;
 }
 

@@ -9,6 +9,7 @@ mod client;
 mod gpus;
 mod miner;
 mod session;
+mod token;
 mod work;
 mod worker;
 mod world;
