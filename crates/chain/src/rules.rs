@@ -29,6 +29,8 @@ pub struct Rules {
     pub reveal_period: u64,
     /// Neurons that the subnet can hold.
     pub max_uids: u16,
+    /// Blocks before an epoch in which the owner may change none of these; the whole chain has one.
+    pub admin_freeze_window: u16,
 }
 
 /// Where a subnet stands in its epoch schedule (chain spec 5.1).
@@ -137,6 +139,7 @@ mod tests {
             commit_reveal: false,
             reveal_period: 1,
             max_uids: 4,
+            admin_freeze_window: 10,
         };
         (metagraph, rules)
     }

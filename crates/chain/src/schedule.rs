@@ -20,6 +20,14 @@ impl Epoch {
         (tempo > 0).then(|| self.pending_at.map_or(due, |pending| due.min(pending)))
     }
 
+    /// Whether at `block` the owner may not change the subnet's rules: an epoch comes within `window_blocks`, or was asked
+    /// for and has not run.
+    #[must_use]
+    pub fn freezes_rules(&self, tempo: u16, window_blocks: u16, block: Block) -> bool {
+        let near = |next: Block| next.saturating_sub(block) < u64::from(window_blocks);
+        tempo > 0 && (self.pending_at.is_some() || self.next(tempo).is_some_and(near))
+    }
+
     /// Whether an epoch is due at `block`.
     fn is_due(&self, tempo: u16, block: Block) -> bool {
         let asked_for = self.pending_at.is_some_and(|pending| block >= pending);

@@ -79,7 +79,11 @@ impl fmt::Display for Standing {
         )?;
         write!(f, "epoch     number {}, last at block {}, ", epoch.index, epoch.last_block)?;
         match self.next_epoch() {
-            Some(block) => writeln!(f, "next due at block {block} (in {})", block.saturating_sub(head.block))?,
+            Some(block) => {
+                let frozen = epoch.freezes_rules(rules.tempo, rules.admin_freeze_window, head.block);
+                let rules = if frozen { "; until then the rules stay as they are" } else { "" };
+                writeln!(f, "next due at block {block} (in {}){rules}", block.saturating_sub(head.block))?;
+            }
             None => writeln!(f, "none to come: the tempo is 0")?,
         }
         writeln!(f, "standing  {}", self.registration())?;

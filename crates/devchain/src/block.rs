@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use parity_scale_codec::{Compact, Encode};
+use parity_scale_codec::{Compact, Decode, Encode};
 use sp_crypto_hashing::blake2_256;
 
 use crate::{state::KEPT_BLOCKS, types::H256};
 
 /// What a block's hash covers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Decode, Encode)]
 pub(crate) struct Header {
     pub(crate) parent: H256,
     pub(crate) number: u32,
@@ -56,6 +56,12 @@ impl Blocks {
     pub(crate) fn new(genesis: Block) -> Self {
         let hash = genesis.hash;
         Self { genesis: hash, numbers: HashMap::from([(hash, genesis.header.number)]), kept: VecDeque::from([genesis]) }
+    }
+
+    /// The blocks that an earlier run kept, oldest first, at least one.
+    pub(crate) fn restored(genesis: H256, kept: Vec<Block>) -> Self {
+        let numbers = kept.iter().map(|block| (block.hash, block.header.number)).collect();
+        Self { genesis, numbers, kept: kept.into() }
     }
 
     /// Adds the block above the head.

@@ -16,6 +16,7 @@ use parity_scale_codec::{Decode, Encode};
 
 use crate::{
     devchain::DevChain,
+    dispatch::axon,
     extrinsic,
     node::Node,
     pool::Status,
@@ -31,8 +32,6 @@ use crate::{
 
 /// Blocks in which a submitted extrinsic may be included.
 const ERA_BLOCKS: u32 = 64;
-/// What axons state as their protocol.
-const AXON_PROTOCOL: u8 = 4;
 
 #[async_trait]
 impl Chain for DevChain {
@@ -103,20 +102,9 @@ impl Chain for DevChain {
             }
         }
         check_axon(address)?;
-        let (ip, ip_type) = match address.ip() {
-            IpAddr::V4(ip) => (u32::from(ip).into(), 4),
-            IpAddr::V6(ip) => (ip.into(), 6),
-        };
-        let call = Call::serve_axon {
-            netuid: NetUid(netuid),
-            version,
-            ip,
-            port: address.port(),
-            ip_type,
-            protocol: AXON_PROTOCOL,
-            placeholder1: 0,
-            placeholder2: 0,
-        };
+        let AxonInfo { ip, port, ip_type, protocol, placeholder1, placeholder2, .. } = axon::at(address, version, 0);
+        let netuid = NetUid(netuid);
+        let call = Call::serve_axon { netuid, version, ip, port, ip_type, protocol, placeholder1, placeholder2 };
         self.submit(call, by).await.map(Some)
     }
 
@@ -258,6 +246,7 @@ fn rules(view: View<'_>, netuid: NetUid) -> Rules {
         commit_reveal: view.get(&storage::CommitRevealWeightsEnabled, netuid),
         reveal_period: view.get(&storage::RevealPeriodEpochs, netuid),
         max_uids: view.get(&storage::MaxAllowedUids, netuid),
+        admin_freeze_window: view.get(&storage::AdminFreezeWindow, ()),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -20,6 +21,7 @@ use crate::{
     genesis::GenesisError,
     node::Node,
     rpc::{self, Drops},
+    store::{Store, StoreError},
 };
 
 /// The port of a subtensor node.
@@ -28,7 +30,7 @@ const DEFAULT_PORT: u16 = 9944;
 const DEFAULT_BLOCK_TIME: Duration = Duration::from_secs(12);
 
 /// How a chain runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Where it serves, on loopback; port 0 takes any free port. `None` serves nobody: the chain is reached through its
     /// handle alone.
@@ -37,6 +39,10 @@ pub struct Options {
     pub pace: Pace,
     /// Whether the methods `dev_*` are served, with which anyone on this machine rules the chain.
     pub dev_methods: bool,
+    /// Whether metadata describes numbers as runtimes did before they had names; their bytes are the same.
+    pub old_shape: bool,
+    /// The file that keeps the chain from one start to the next; without one it lives in memory alone.
+    pub file: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -46,6 +52,8 @@ impl Default for Options {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))),
             pace: Pace::Every(DEFAULT_BLOCK_TIME),
             dev_methods: false,
+            old_shape: false,
+            file: None,
         }
     }
 }
@@ -80,6 +88,9 @@ pub enum StartError {
     /// The genesis contradicts itself.
     #[error("the genesis is invalid: {0}")]
     Genesis(#[from] GenesisError),
+    /// The file cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The address cannot be bound.
     #[error("cannot listen on {address}: {source}; choose another port, or stop what holds this one")]
     Listen {
@@ -100,17 +111,22 @@ pub struct DevChain {
 }
 
 impl DevChain {
-    /// Makes block 0 and starts the block clock and the server.
+    /// Makes block 0, or goes on with the chain of the file, and starts the block clock and the server.
     ///
     /// # Errors
-    /// The options or the genesis are invalid, or the address cannot be bound.
+    /// The options or the genesis are invalid, the file holds another chain, or the address cannot be bound.
     pub async fn start(genesis: Genesis, options: Options) -> Result<Self, StartError> {
         genesis.check()?;
         let slot = options.pace.slot();
         if slot < Duration::from_millis(1) {
             return Err(StartError::NoBlockTime);
         }
-        let node = Arc::new(RwLock::new(Node::new(&genesis, slot)));
+        let mut node = Node::new(&genesis, slot, options.old_shape);
+        if let Some(file) = options.file {
+            let (store, saved) = Store::open(file, node.blocks().genesis()).await?;
+            node.keep_in(store, saved);
+        }
+        let node = Arc::new(RwLock::new(node));
         let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
         let mut address = None;
         if let Some(wanted) = options.listen {

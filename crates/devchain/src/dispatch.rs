@@ -1,7 +1,7 @@
 //! What a call does to the state. Each call checks first, in the chain's order and with the chain's error names, and
 //! writes only when nothing can fail any more, so that a refused call leaves no trace but its event.
 
-mod axon;
+pub(crate) mod axon;
 pub(crate) mod commit;
 pub(crate) mod registration;
 mod weights;
@@ -43,6 +43,9 @@ fn subtensor(state: &mut State, sender: AccountId32, call: Call) -> Result<Event
             let vector = Vector { uids: dests, values: weights, version_key };
             weights::set(state, sender, netuid, mecid, &vector)
         }
+        Call::commit_timelocked_weights { netuid, commit, reveal_round, commit_reveal_version } => {
+            commit::commit(state, sender, netuid, MechId(0), commit, reveal_round, commit_reveal_version)
+        }
         Call::commit_timelocked_mechanism_weights { netuid, mecid, commit, reveal_round, commit_reveal_version } => {
             commit::commit(state, sender, netuid, mecid, commit, reveal_round, commit_reveal_version)
         }
@@ -64,7 +67,10 @@ pub(crate) fn validate(view: View<'_>, sender: AccountId32, call: &RuntimeCall) 
             axon::check(view, sender, netuid, now, ip_type, ip, port)
                 .map_err(|error| Refusal::Custom(custom_number(error)))
         }
-        RuntimeCall::SubtensorModule(Call::commit_timelocked_mechanism_weights { commit, reveal_round, .. }) => {
+        RuntimeCall::SubtensorModule(
+            Call::commit_timelocked_weights { commit, reveal_round, .. }
+            | Call::commit_timelocked_mechanism_weights { commit, reveal_round, .. },
+        ) => {
             if !commit::is_bounded(commit) {
                 return Err(Refusal::BadFormat("the commit is longer than its bound".into()));
             }

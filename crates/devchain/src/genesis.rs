@@ -1,12 +1,14 @@
 //! Block 0: which subnets exist, by which rules, who is registered on them and who owns what.
 
-use std::collections::HashSet;
+mod file;
+
+use std::{collections::HashSet, net::SocketAddr};
 
 use byteleap_protocol::hotkey::Hotkey;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    dispatch::registration,
+    dispatch::{axon, registration},
     epoch,
     state::{State, View},
     storage,
@@ -15,6 +17,8 @@ use crate::{
 
 /// Subnets are numbered below this; the chain packs the mechanism's number above it.
 const NETUIDS: u16 = 4096;
+
+pub use file::GenesisFileError;
 
 /// What the chain starts with. Keys are sr25519 public keys; a coldkey is an account like any other, hence its type.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +56,8 @@ pub struct Neuron {
     /// Its stake in the subnet's own token, in rao. The 64 neurons of most stake, if they have any, hold a validator
     /// permit, here as at every epoch.
     pub stake_rao: u64,
+    /// Where it serves.
+    pub axon: Option<SocketAddr>,
 }
 
 /// The rules of a subnet that the development chain keeps. The default suits development: weights in the clear, any number
@@ -183,6 +189,9 @@ impl Subnet {
         for (uid, neuron) in (0..).zip(&self.neurons) {
             let (hotkey, coldkey) = (account_id(&neuron.hotkey), account_id(&neuron.coldkey));
             registration::register(state, netuid, uid, hotkey, coldkey, AlphaBalance(neuron.stake_rao));
+            if let Some(address) = neuron.axon {
+                state.put(&storage::Axons, (netuid, hotkey), axon::at(address, 0, 0));
+            }
         }
         epoch::give_permits(state, netuid);
     }

@@ -1,6 +1,6 @@
 //! The development chain: a subtensor node without consensus, peers or Wasm, for development and tests.
 //!
-//! It keeps blocks and state in memory, dispatches the few calls that a subnet's daemons send, keeps the chain's rules
+//! It keeps blocks and state in memory, and in a file where it is given one (`store`), dispatches the few calls that a subnet's daemons send, keeps the chain's rules
 //! with the chain's own error names, and speaks Substrate's JSON-RPC on loopback, so that the client that talks to the
 //! real chain talks to this one and cannot tell. It is not the real chain's economy: nothing is emitted, calls are free,
 //! every block is final at once unless a test wants it otherwise. Daemons never link it; they meet it behind a URL.
@@ -28,8 +28,10 @@ mod runtime;
 mod runtime_api;
 mod state;
 mod storage;
+mod store;
 mod types;
 
 pub use control::ControlError;
 pub use devchain::{DevChain, Options, Pace, StartError};
 pub use genesis::Genesis;
+pub use store::StoreError;

@@ -1,11 +1,11 @@
-//! Metadata in version 15, built from the types, the storage table and the table of runtime calls: what clients are told
+//! Metadata in versions 15 and 14, built from the types, the storage table and the table of runtime calls: what clients are told
 //! cannot differ from what the chain does. The rules that clients impose on it are those of chain spec 8.5.
 
 use std::time::Duration;
 
 use frame_metadata::{
     META_RESERVED, RuntimeMetadata, RuntimeMetadataPrefixed,
-    v14::{StorageEntryModifier, StorageEntryType},
+    v14::{self, RuntimeMetadataV14, StorageEntryModifier, StorageEntryType},
     v15::{
         CustomMetadata, ExtrinsicMetadata, OuterEnums, PalletCallMetadata, PalletConstantMetadata, PalletErrorMetadata,
         PalletEventMetadata, PalletMetadata, PalletStorageMetadata, RuntimeApiMetadata, RuntimeApiMethodMetadata,
@@ -13,26 +13,48 @@ use frame_metadata::{
     },
 };
 use parity_scale_codec::Encode;
-use scale_info::{IntoPortable, PortableRegistry, Registry, TypeInfo, meta_type};
+use scale_info::{IntoPortable, PortableRegistry, Registry, TypeDef, TypeInfo, meta_type};
 
 use crate::{
     runtime::{self, Extensions},
     runtime_api::Method,
     storage,
     types::{
-        AccountId32, Address, MultiSignature, PATH_PREFIX, RuntimeCall, RuntimeError, RuntimeEvent, frame_system,
-        node_subtensor_runtime::Runtime, pallet_subtensor, pallet_timestamp,
+        AccountId32, Address, MultiSignature, PATH_PREFIX, RuntimeCall, RuntimeError, RuntimeEvent, TaoBalance,
+        frame_system, node_subtensor_runtime::Runtime, pallet_subtensor, pallet_timestamp,
     },
 };
 
 /// The metadata version that is offered.
 pub(crate) const VERSION: u32 = 15;
 
-/// What an account must own to exist on the real chain, in rao; nothing checks it here.
-const EXISTENTIAL_DEPOSIT_RAO: u64 = 500;
+/// Numbers that the chain names since mid-2026.
+const NEWTYPES: [&str; 6] = ["NetUid", "NetUidStorageIndex", "MechId", "TaoBalance", "AlphaBalance", "PerU16"];
 
-/// The encoded metadata, with its magic number. `slot` is the time between two blocks.
-pub(crate) fn encode(methods: &[Method], slot: Duration) -> Vec<u8> {
+/// What an account must own to exist on the real chain, in rao; nothing checks it here.
+const EXISTENTIAL_DEPOSIT: TaoBalance = TaoBalance(500);
+
+/// The metadata, encoded with its magic number.
+pub(crate) struct Metadata {
+    /// What runtime calls answer.
+    pub(crate) v15: Vec<u8>,
+    /// What the plain request answers: the same without runtime calls.
+    pub(crate) v14: Vec<u8>,
+}
+
+impl Metadata {
+    /// Describes the runtime. `slot` is the time between two blocks. In the old shape, numbers have no names of their own.
+    pub(crate) fn new(methods: &[Method], slot: Duration, old_shape: bool) -> Self {
+        let mut v15 = describe(methods, slot);
+        if old_shape {
+            forget_newtypes(&mut v15.types);
+        }
+        let encode = |metadata| RuntimeMetadataPrefixed(META_RESERVED, metadata).encode();
+        Self { v14: encode(RuntimeMetadata::V14(v14(&v15))), v15: encode(RuntimeMetadata::V15(v15)) }
+    }
+}
+
+fn describe(methods: &[Method], slot: Duration) -> RuntimeMetadataV15 {
     let mut registry = Registry::new();
     // Old clients know accounts as type 0, whatever the types are called.
     registry.register_type(&meta_type::<AccountId32>());
@@ -48,10 +70,53 @@ pub(crate) fn encode(methods: &[Method], slot: Duration) -> Vec<u8> {
     .into_portable(&mut registry);
     let mut types = PortableRegistry::from(registry);
     cut_path_prefix(&mut types);
-
     let custom = CustomMetadata { map: std::collections::BTreeMap::new() };
-    let metadata = RuntimeMetadataV15 { types, pallets, extrinsic, ty, apis, outer_enums, custom };
-    RuntimeMetadataPrefixed(META_RESERVED, RuntimeMetadata::V15(metadata)).encode()
+    RuntimeMetadataV15 { types, pallets, extrinsic, ty, apis, outer_enums, custom }
+}
+
+/// The same in the version before. Its extrinsic is one type, whose parameters say of what it consists.
+fn v14(metadata: &RuntimeMetadataV15) -> RuntimeMetadataV14 {
+    let RuntimeMetadataV15 { types, pallets, extrinsic, ty, .. } = metadata.clone();
+    let whole =
+        types.types.iter().find(|entry| entry.ty.path.segments.last().is_some_and(|name| name == "UncheckedExtrinsic"));
+    let pallets = pallets.into_iter().map(|pallet| v14::PalletMetadata {
+        name: pallet.name,
+        storage: pallet.storage,
+        calls: pallet.calls,
+        event: pallet.event,
+        constants: pallet.constants,
+        error: pallet.error,
+        index: pallet.index,
+    });
+    let extrinsic = v14::ExtrinsicMetadata {
+        ty: whole.map_or(extrinsic.call_ty, |whole| whole.id.into()),
+        version: extrinsic.version,
+        signed_extensions: extrinsic
+            .signed_extensions
+            .into_iter()
+            .map(|extension| v14::SignedExtensionMetadata {
+                identifier: extension.identifier,
+                ty: extension.ty,
+                additional_signed: extension.additional_signed,
+            })
+            .collect(),
+    };
+    RuntimeMetadataV14 { types, pallets: pallets.collect(), extrinsic, ty }
+}
+
+/// Turns the named numbers into plain ones, as they were before the chain gave them names.
+fn forget_newtypes(types: &mut PortableRegistry) {
+    let of = |id: u32, types: &PortableRegistry| types.resolve(id).map(|ty| ty.type_def.clone());
+    for index in 0..types.types.len() {
+        let ty = &types.types[index].ty;
+        let (Some(name), TypeDef::Composite(fields)) = (ty.path.segments.last(), &ty.type_def) else { continue };
+        let (true, [field]) = (NEWTYPES.contains(&name.as_str()), fields.fields.as_slice()) else { continue };
+        if let Some(number) = of(field.ty.id, types) {
+            let ty = &mut types.types[index].ty;
+            ty.type_def = number;
+            ty.path = scale_info::Path { segments: Vec::new() };
+        }
+    }
 }
 
 /// Makes `byteleap_devchain::types::sp_core::crypto::AccountId32` read `sp_core::crypto::AccountId32`, as on the chain:
@@ -87,7 +152,7 @@ fn pallets(slot: Duration) -> Vec<PalletMetadata> {
         },
         PalletMetadata { constants: vec![constant("SlotDuration", slot_ms)], ..pallet("Aura", 3) },
         PalletMetadata {
-            constants: vec![constant("ExistentialDeposit", EXISTENTIAL_DEPOSIT_RAO)],
+            constants: vec![constant("ExistentialDeposit", EXISTENTIAL_DEPOSIT)],
             ..pallet("Balances", 5)
         },
         PalletMetadata {
@@ -180,7 +245,7 @@ mod tests {
     use crate::runtime_api;
 
     fn decoded() -> RuntimeMetadataV15 {
-        let bytes = encode(&runtime_api::methods(), Duration::from_secs(12));
+        let bytes = Metadata::new(&runtime_api::methods(), Duration::from_secs(12), false).v15;
         match RuntimeMetadataPrefixed::decode(&mut &bytes[..]).unwrap().1 {
             RuntimeMetadata::V15(metadata) => metadata,
             other => panic!("metadata version {}", other.version()),
@@ -200,6 +265,18 @@ mod tests {
             let segments = entry.ty.path.segments;
             assert!(segments.first().is_none_or(|first| !PATH_PREFIX.starts_with(first.as_str())), "{segments:?}");
         }
+    }
+
+    #[test]
+    fn in_the_old_shape_numbers_have_no_names() {
+        let bytes = Metadata::new(&runtime_api::methods(), Duration::from_secs(12), true).v14;
+        let RuntimeMetadata::V14(metadata) = RuntimeMetadataPrefixed::decode(&mut &bytes[..]).unwrap().1 else {
+            panic!("version 14")
+        };
+        let names: Vec<_> = metadata.types.types.iter().filter_map(|entry| entry.ty.path.segments.last()).collect();
+        assert!(names.iter().all(|name| !NEWTYPES.contains(&name.as_str())));
+        let extrinsic = metadata.types.resolve(metadata.extrinsic.ty.id).unwrap();
+        assert_eq!(extrinsic.path.segments.last().unwrap(), "UncheckedExtrinsic");
     }
 
     #[test]

@@ -12,11 +12,12 @@ use crate::{
     epoch,
     extrinsic::{self, Extrinsic, Refusal},
     genesis::Genesis,
-    metadata,
+    metadata::Metadata,
     pool::{Pending, Pool, Status},
     runtime_api::{self, Context, Method},
     state::{KEPT_BLOCKS, State, View},
     storage,
+    store::{Saved, Sealed, Store},
     types::{
         AccountId32, DispatchError, Era, H256, RuntimeEvent,
         frame_system::{DispatchEventInfo, EventRecord, Phase, pallet::Event as SystemEvent},
@@ -44,14 +45,18 @@ pub(crate) struct Node {
     blocks: Blocks,
     pool: Pool,
     methods: Vec<Method>,
-    metadata: Vec<u8>,
+    metadata: Metadata,
     slot: Duration,
+    store: Option<Store>,
     head: watch::Sender<u32>,
     finalised: watch::Sender<u32>,
     /// In a block that is not final yet, with the block's number.
     unfinalised: VecDeque<(u32, Pending)>,
     faults: Faults,
 }
+
+/// A change of the state that no call made.
+type Change = dyn FnOnce(&mut State) + Send + Sync;
 
 /// What a test has asked for; nothing of it happens on its own.
 struct Faults {
@@ -66,17 +71,18 @@ struct Faults {
     /// Ahead of the real time, in milliseconds.
     clock_ahead_ms: i64,
     /// What happens to the state at the start of the next block.
-    next_block: Vec<Box<dyn FnOnce(&mut State) + Send + Sync>>,
+    next_block: Vec<Box<Change>>,
     /// Whether no client is answered.
     silent: watch::Sender<bool>,
 }
 
 impl Node {
-    /// A chain that ends at its block 0. `slot` is the time between blocks as the metadata tells it.
-    pub(crate) fn new(genesis: &Genesis, slot: Duration) -> Self {
+    /// A chain that ends at its block 0. `slot` is the time between blocks as the metadata tells it, which names numbers
+    /// unless it is to have the old shape.
+    pub(crate) fn new(genesis: &Genesis, slot: Duration, old_shape: bool) -> Self {
         let methods = runtime_api::methods();
-        let metadata = metadata::encode(&methods, slot);
-        let mut state = State::new(&metadata);
+        let metadata = Metadata::new(&methods, slot, old_shape);
+        let mut state = State::new(&metadata.v15);
         genesis.write(&mut state);
         let block = Block::new(H256::default(), 0, state.seal_block(), Vec::new());
         Self {
@@ -86,6 +92,7 @@ impl Node {
             methods,
             metadata,
             slot,
+            store: None,
             head: watch::Sender::new(0),
             finalised: watch::Sender::new(0),
             unfinalised: VecDeque::new(),
@@ -101,6 +108,34 @@ impl Node {
         }
     }
 
+    /// Goes on with what an earlier run of this chain saved, if anything, and saves every block from here on.
+    pub(crate) fn keep_in(&mut self, store: Store, saved: Option<Saved>) {
+        match saved {
+            Some(Saved { blocks, values }) if !blocks.is_empty() => {
+                let (oldest, newest) = (&blocks[0].header, &blocks[blocks.len() - 1].header);
+                let numbers = (oldest.number, newest.number);
+                self.state = State::restored(values, numbers, newest.state_root);
+                self.blocks = Blocks::restored(self.blocks.genesis(), blocks);
+                self.head.send_replace(numbers.1);
+                self.finalised.send_replace(numbers.1);
+                self.store = Some(store);
+            }
+            _ => {
+                self.store = Some(store);
+                self.save();
+            }
+        }
+    }
+
+    /// Saves the head. A chain that cannot be saved goes on: it is what its clients work with.
+    fn save(&self) {
+        let Some(store) = &self.store else { return };
+        let sealed = Sealed { block: self.blocks.head().clone(), writes: self.state.writes() };
+        if let Err(error) = store.save(sealed) {
+            tracing::error!(%error, block = self.latest().block(), "a block was not saved; a restart will not know it");
+        }
+    }
+
     /// The kept blocks.
     pub(crate) fn blocks(&self) -> &Blocks {
         &self.blocks
@@ -109,6 +144,11 @@ impl Node {
     /// The time between two blocks.
     pub(crate) fn slot(&self) -> Duration {
         self.slot
+    }
+
+    /// The metadata in the form that the plain request answers.
+    pub(crate) fn metadata_v14(&self) -> &[u8] {
+        &self.metadata.v14
     }
 
     /// The waiting extrinsics.
@@ -155,7 +195,7 @@ impl Node {
     pub(crate) fn call(&self, view: View<'_>, name: &str, arguments: &[u8]) -> Result<Vec<u8>, CallError> {
         let method = self.methods.iter().find(|method| method.is(name));
         let method = method.ok_or_else(|| CallError::UnknownMethod(name.to_owned()))?;
-        let context = Context { view, metadata: &self.metadata };
+        let context = Context { view, metadata: &self.metadata.v15 };
         method.answer(&context, arguments).map_err(|_| CallError::BadArguments(name.to_owned()))
     }
 
@@ -265,6 +305,7 @@ impl Node {
         let block = Block::new(parent, number, self.state.seal_block(), extrinsics);
         let hash = block.hash;
         self.blocks.push(block);
+        self.save();
         for pending in included {
             pending.report(Status::InBlock(hash));
             self.unfinalised.push_back((number, pending));
@@ -340,6 +381,7 @@ impl Node {
         let Block { header, extrinsics, .. } = self.blocks.head().clone();
         let root = H256(blake2_256(&header.state_root.0));
         self.blocks.replace_head(Block::new(header.parent, header.number, root, extrinsics));
+        self.save();
     }
 
     /// Applies the extrinsic at `index` of the block being built; its events.

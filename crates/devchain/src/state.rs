@@ -7,6 +7,7 @@ use sp_crypto_hashing::blake2_256;
 
 use crate::{
     storage::{Entry, Key, Slot},
+    store::Write,
     types::H256,
 };
 
@@ -39,6 +40,28 @@ impl State {
             block: 0,
             root: H256(blake2_256(seed)),
         }
+    }
+
+    /// The state that an earlier run left: every value with the block that wrote it, in the order of blocks, the numbers of
+    /// the oldest and the newest kept block, and the newest one's root.
+    pub(crate) fn restored(values: Vec<(u32, Write)>, (oldest, newest): (u32, u32), root: H256) -> Self {
+        let mut state = Self { values: BTreeMap::new(), written: VecDeque::new(), block: newest, root };
+        state.written.resize_with((newest - oldest) as usize + 1, BTreeSet::new);
+        for (block, (key, value)) in values {
+            let kept = block.checked_sub(oldest).and_then(|index| state.written.get_mut(index as usize));
+            if let Some(written) = kept {
+                written.insert(key.clone());
+            }
+            state.values.entry(key).or_default().push_back(Version { block, value });
+        }
+        state
+    }
+
+    /// What the newest block has written.
+    pub(crate) fn writes(&self) -> Vec<Write> {
+        let view = self.latest();
+        let keys = self.written.back().into_iter().flatten();
+        keys.map(|key| (key.clone(), view.raw(key).map(<[u8]>::to_vec))).collect()
     }
 
     /// Starts the next block: what is written from here on is its state.

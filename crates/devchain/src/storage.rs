@@ -12,7 +12,7 @@ use sp_crypto_hashing::{blake2_128, twox_64, twox_128};
 use crate::types::{
     AccountId32, AlphaBalance, BoundedVec, H256, MechId, NetUid, NetUidStorageIndex, RuntimeEvent, TaoBalance,
     frame_system::{AccountInfo, EventRecord},
-    pallet_subtensor::pallet::AxonInfo,
+    pallet_subtensor::pallet::{AxonInfo, EpochConsensus},
 };
 
 /// Where values of type `V` lie, one for each key of type `K`. A key that was never written has no value.
@@ -182,7 +182,7 @@ storage_table! {
     }
     SubtensorModule {
         TotalNetworks: [] () => u16 = 0;
-        TokenSymbol: [Identity] NetUid => Vec<u8> = Vec::new();
+        TokenSymbol: [Identity] NetUid => Vec<u8> = "\u{1d70f}".into();
         NetworksAdded: [Identity] NetUid => bool = false;
         SubnetOwner: [Identity] NetUid => AccountId32 = AccountId32::default();
         SubnetOwnerHotkey: [Identity] NetUid => AccountId32 = AccountId32::default();
@@ -191,6 +191,7 @@ storage_table! {
         LastEpochBlock: [Identity] NetUid => u64 = 0;
         PendingEpochAt: [Identity] NetUid => u64 = 0;
         SubnetEpochIndex: [Identity] NetUid => u64 = 0;
+        SubnetEpochConsensus: [Identity] NetUid => EpochConsensus = EpochConsensus::default();
         BlocksSinceLastStep: [Identity] NetUid => u64 = 0;
         AdminFreezeWindow: [] () => u16 = 10;
 

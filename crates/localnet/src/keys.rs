@@ -66,7 +66,8 @@ impl Keys {
     /// Block 0: the validator is uid 0 and holds all stake, the miners follow in order.
     pub(crate) fn genesis(&self) -> Genesis {
         let stake_rao = VALIDATOR_STAKE_TAO * RAO_PER_TAO;
-        let neuron = |hotkey: &Hotkey, stake_rao| Neuron { hotkey: *hotkey, coldkey: self.owner, stake_rao };
+        let neuron =
+            |hotkey: &Hotkey, stake_rao| Neuron { hotkey: *hotkey, coldkey: self.owner, stake_rao, axon: None };
         let mut neurons = vec![neuron(&self.validator, stake_rao)];
         neurons.extend(self.miners.iter().map(|miner| neuron(miner, 0)));
         Genesis {

@@ -12,6 +12,7 @@ use byteleap_daemon::{
     cli::{self, Failure},
     tasks::Signals,
 };
+use byteleap_devchain::{DevChain, Genesis, Pace};
 use byteleap_localnet::{
     Display, Network, Options,
     binaries::Binaries,
@@ -83,9 +84,24 @@ struct Chain {
     /// Milliseconds between two blocks.
     #[arg(long, default_value_t = 1000, value_name = "MS")]
     block_time_ms: u64,
-    /// Number of registered miners.
+    /// Number of registered miners, where no genesis file says who is registered.
     #[arg(long, default_value_t = 1, value_parser = number_of_daemons())]
     miners: u16,
+    /// File that says how the chain begins, instead of wallets made for it (see config/genesis.toml).
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+    /// File that keeps the chain from one start to the next; otherwise it begins anew at each.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Describe numbers as runtimes did before mid-2026, for clients of that time.
+    #[arg(long)]
+    old_shape: bool,
+    /// Serve the controls for failure tests: dev_advance(blocks), dev_advanceEpoch(netuid), dev_setTime(unix_ms),
+    /// dev_setHyperparameter(netuid, name, value), dev_setStake(netuid, hotkey, rao), dev_failNext(error),
+    /// dev_keepBlocksEmpty(bool), dev_forgetPending(), dev_lagFinality(blocks), dev_stopFinality(bool), dev_replaceHead(),
+    /// dev_silence(bool), dev_dropConnections(away_ms).
+    #[arg(long)]
+    dev_methods: bool,
 }
 
 #[derive(Subcommand)]
@@ -220,13 +236,18 @@ async fn show(network: &mut Network, arguments: &Up) -> anyhow::Result<()> {
 
 async fn chain(directory: &Path, arguments: &Chain) -> anyhow::Result<()> {
     let mut signals = Signals::of_process()?;
-    let block_time = Duration::from_millis(arguments.block_time_ms);
-    let chain = network::chain_alone(directory, arguments.miners, arguments.port, block_time).await?;
-    eprintln!(
-        "development chain on {}, wallets in {}",
-        chain.url().unwrap_or_default(),
-        directory.join("wallets").display()
-    );
+    let options = byteleap_devchain::Options {
+        listen: Some(([127, 0, 0, 1], arguments.port).into()),
+        pace: Pace::Every(Duration::from_millis(arguments.block_time_ms)),
+        dev_methods: arguments.dev_methods,
+        old_shape: arguments.old_shape,
+        file: arguments.state.clone(),
+    };
+    let (chain, keys) = match &arguments.genesis {
+        Some(file) => (DevChain::start(Genesis::read(file)?, options).await?, file.clone()),
+        None => (network::chain_alone(directory, arguments.miners, options).await?, directory.join("wallets")),
+    };
+    eprintln!("development chain on {}, keys in {}", chain.url().unwrap_or_default(), keys.display());
     signals.next().await;
     chain.stop().await;
     Ok(())

@@ -417,11 +417,10 @@ impl Network {
 pub async fn chain_alone(
     directory: &Path,
     miners: u16,
-    port: u16,
-    block_time: Duration,
+    options: byteleap_devchain::Options,
 ) -> Result<DevChain, NetworkError> {
     let keys = Keys::in_wallets(&directory.join("wallets"), miners)?;
-    Ok(start_chain(&keys, SocketAddr::from(([127, 0, 0, 1], port)), block_time).await?)
+    Ok(DevChain::start(keys.genesis(), options).await?)
 }
 
 /// Starts a development chain whose genesis knows these keys.

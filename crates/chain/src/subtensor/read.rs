@@ -106,6 +106,7 @@ pub(super) async fn rules(at: &At, netuid: u16) -> Result<Rules, Fault> {
         commit_reveal,
         reveal_period,
         max_uids,
+        admin_freeze_window,
     ) = try_join!(
         stored(at, by_subnet("Tempo"), subnet),
         stored(at, by_subnet("ImmunityPeriod"), subnet),
@@ -118,6 +119,7 @@ pub(super) async fn rules(at: &At, netuid: u16) -> Result<Rules, Fault> {
         stored(at, by_subnet("CommitRevealWeightsEnabled"), subnet),
         stored(at, by_subnet("RevealPeriodEpochs"), subnet),
         stored(at, by_subnet("MaxAllowedUids"), subnet),
+        stored(at, global("AdminFreezeWindow"), ()),
     )?;
     Ok(Rules {
         tempo,
@@ -131,6 +133,7 @@ pub(super) async fn rules(at: &At, netuid: u16) -> Result<Rules, Fault> {
         commit_reveal,
         reveal_period,
         max_uids,
+        admin_freeze_window,
     })
 }
 

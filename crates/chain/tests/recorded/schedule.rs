@@ -41,6 +41,7 @@ fn rules(tempo: u16, reveal_period: u64) -> Rules {
         weights_version: 0,
         weights_rate_limit: 0,
         serving_rate_limit: 0,
+        admin_freeze_window: 10,
         stake_threshold: 0,
         commit_reveal: true,
         reveal_period,
@@ -83,4 +84,13 @@ fn a_subnet_without_epochs_reveals_nothing() {
     let epoch = Epoch { index: 0, last_block: 0, pending_at: None, since_step: 0 };
     assert_eq!(reveal_block(epoch, 0, 1, 100), None);
     assert!(reveal_round(&Beacon::QUICKNET, &rules(0, 1), &epoch, (100, 0), Duration::from_secs(12)).is_err());
+}
+
+#[test]
+fn the_rules_are_frozen_when_the_official_library_says_so() {
+    for case in cases("admin_freeze_window") {
+        let window = number(&case, "admin_freeze_window").try_into().unwrap();
+        let frozen = epoch(&case).freezes_rules(tempo(&case), window, number(&case, "block_number"));
+        assert_eq!(Some(frozen), case["frozen"].as_bool(), "{case}");
+    }
 }

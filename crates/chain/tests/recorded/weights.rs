@@ -1,6 +1,8 @@
 //! Weight arithmetic against the tables recorded from the official SDK (chain spec 5.3).
 
-use byteleap_chain::{Limits, Weights, WeightsError, cap_largest_share};
+use blake2::Digest;
+use byteleap_chain::{Hotkey, Limits, Weights, WeightsError, cap_largest_share};
+use parity_scale_codec::Encode;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -63,6 +65,73 @@ fn the_largest_share_is_capped_as_in_the_reference() {
         let shares: Vec<f64> =
             cap_largest_share(&pairs, case["limit"].as_f64().unwrap()).into_iter().map(|(_, share)| share).collect();
         assert_eq!(shares, f64s(&case["out"]), "{case}");
+    }
+}
+
+#[test]
+fn the_cap_keeps_to_the_older_reference_within_its_single_precision() {
+    let given = cases("max_weight");
+    assert_eq!(given.len(), 7);
+    for case in given {
+        let pairs: Vec<_> = (0..).zip(f64s(&case["x"])).collect();
+        let shares = cap_largest_share(&pairs, case["limit"].as_f64().unwrap());
+        for ((_, share), expected) in shares.iter().zip(f64s(&case["out"])) {
+            assert!((share - expected).abs() < 1e-6, "{share}, not {expected}: {case}");
+        }
+        assert_eq!(shares.len(), case["out"].as_array().unwrap().len());
+    }
+}
+
+#[test]
+fn the_older_reference_is_followed_where_it_scores_and_not_where_it_pays_the_unscored() {
+    let given = cases("process");
+    assert_eq!(given.len(), 12);
+    for case in given {
+        let limits = Limits {
+            min_allowed: u16::try_from(case["min_allowed_weights"].as_u64().unwrap()).unwrap(),
+            max_share: (case["max_weight_limit"].as_f64().unwrap() * 65535.0).round() as u16,
+            neurons: u16::try_from(case["num_neurons"].as_u64().unwrap()).unwrap(),
+            owner: None,
+            own: None,
+        };
+        let (uids, values) = parts(Weights::emit_within(&pairs(&case).unwrap(), 0, &limits).unwrap());
+        match case["name"].as_str().unwrap() {
+            // It pays everybody the same; ours sends nothing, or what was scored.
+            "no_weight_at_all" => assert_eq!((uids, values), (vec![], vec![])),
+            "subnet_smaller_than_minimum" => assert_eq!((uids, values), (vec![0, 1], vec![32768, 65535])),
+            // Its fillers round to zero and the chain refuses the vector; ours are the least that counts.
+            "fewer_nonzero_than_minimum" => {
+                assert_eq!((uids, values), (vec![2, 5, 0, 1], vec![21845, 65535, 1, 1]));
+            }
+            // It drops the lowest scores; ours pays each its share.
+            "quantile" => assert_eq!((uids.len(), values[0], values[9]), (10, 3277, 65535)),
+            "quantile_capped_by_minimum" => assert_eq!((uids.len(), values[0], values[5]), (6, 10922, 65535)),
+            name => {
+                // The chain's limit is a number of 65,535 parts, which 0.1 is not: here the cap takes it as it is.
+                let scored: Vec<_> = pairs(&case).unwrap().into_iter().filter(|(_, weight)| *weight > 0.0).collect();
+                let capped = cap_largest_share(&scored, case["max_weight_limit"].as_f64().unwrap());
+                let (exact_uids, values) = parts(Weights::emit(&capped, 0).unwrap());
+                assert_eq!((&uids, &exact_uids), (&u16s(&case["emit_uids"]), &u16s(&case["emit_uids"])), "{name}");
+                for (value, expected) in values.iter().zip(u16s(&case["emit_weights"])) {
+                    assert!(value.abs_diff(expected) <= 1, "{name}: {value}, not {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_older_commit_hashes_what_the_chain_hashed() {
+    type Blake2b256 = blake2::Blake2b<blake2::digest::consts::U32>;
+    let given = cases("commit_hash_v2");
+    assert_eq!(given.len(), 3);
+    for case in given {
+        let account: Hotkey = case["address"].as_str().unwrap().parse().unwrap();
+        let index = u16::try_from(case["netuid"].as_u64().unwrap()).unwrap();
+        let [uids, values, salt] = ["uids", "values", "salt"].map(|field| u16s(&case[field]));
+        let version_key = case["version_key"].as_u64().unwrap();
+        let hash = Blake2b256::digest((account.0, index, uids, values, salt, version_key).encode());
+        assert_eq!(format!("0x{}", hex::encode(hash)), case["hash"], "{case}");
     }
 }
 

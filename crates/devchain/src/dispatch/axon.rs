@@ -1,6 +1,6 @@
 //! Publishing where a neuron serves (chain spec 4.3).
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::ensure;
 use crate::{
@@ -11,6 +11,19 @@ use crate::{
         pallet_subtensor::pallet::{AxonInfo, Error, Event},
     },
 };
+
+/// What axons state as their protocol.
+const PROTOCOL: u8 = 4;
+
+/// The record of an axon that serves `address` since `block`.
+pub(crate) fn at(address: SocketAddr, version: u32, block: u64) -> AxonInfo {
+    let (ip, ip_type) = match address.ip() {
+        IpAddr::V4(ip) => (u32::from(ip).into(), 4),
+        IpAddr::V6(ip) => (ip.into(), 6),
+    };
+    let port = address.port();
+    AxonInfo { block, version, ip, port, ip_type, protocol: PROTOCOL, placeholder1: 0, placeholder2: 0 }
+}
 
 /// Checks and stores the address of `hotkey`.
 pub(super) fn serve(state: &mut State, hotkey: AccountId32, netuid: NetUid, axon: AxonInfo) -> Result<Event, Error> {

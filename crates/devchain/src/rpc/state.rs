@@ -68,6 +68,9 @@ pub(super) fn register(module: &mut Module) -> Result<(), RegisterMethodError> {
         node.call(view_at(&node, at)?, &name, &arguments.0).map(Hex).map_err(client_error)
     })?;
 
+    module.register_method("state_getMetadata", |_, node, _| {
+        Ok::<_, ErrorObjectOwned>(Hex(node.read().metadata_v14().to_vec()))
+    })?;
     module.register_method("state_getRuntimeVersion", |_, _, _| runtime_version())?;
     module.register_alias("chain_getRuntimeVersion", "state_getRuntimeVersion")?;
     module.register_subscription(

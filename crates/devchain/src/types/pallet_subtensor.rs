@@ -24,6 +24,14 @@ pub(crate) mod pallet {
         pub(crate) placeholder2: u8,
     }
 
+    /// How a subnet's weights become emission. Here nothing is emitted, and who may set weights follows the first.
+    #[derive(Clone, Copy, Debug, Decode, Default, Encode, TypeInfo)]
+    pub(crate) enum EpochConsensus {
+        #[default]
+        Yuma,
+        Null,
+    }
+
     /// Where a neuron would tell its metrics; none does here.
     #[derive(Clone, Copy, Debug, Decode, Default, Encode, TypeInfo)]
     pub(crate) struct PrometheusInfo {
@@ -78,6 +86,8 @@ pub(crate) mod pallet {
         },
         #[codec(index = 7)]
         burned_register { netuid: NetUid, hotkey: AccountId32 },
+        #[codec(index = 113)]
+        commit_timelocked_weights { netuid: NetUid, commit: BoundedVec, reveal_round: u64, commit_reveal_version: u16 },
         #[codec(index = 118)]
         commit_timelocked_mechanism_weights {
             netuid: NetUid,

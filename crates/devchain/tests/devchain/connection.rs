@@ -314,7 +314,8 @@ async fn an_extrinsic_whose_nonce_another_took_is_in_no_block() {
 
 #[tokio::test]
 async fn the_controls_work_over_the_wire_and_drop_connections() {
-    let options = Options { listen: Some(([127, 0, 0, 1], 0).into()), pace: Pace::OnCommand, dev_methods: true };
+    let listen = Some(([127, 0, 0, 1], 0).into());
+    let options = Options { listen, pace: Pace::OnCommand, dev_methods: true, ..Options::default() };
     let chain = DevChain::start(world::genesis(world::unhurried()), options).await.unwrap();
     let url = chain.url().unwrap();
     let rpc = RpcClient::from_insecure_url(&url).await.unwrap();

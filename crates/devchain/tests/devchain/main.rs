@@ -3,6 +3,7 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod conformance;
 mod connection;
 mod daemons;
 mod dispatch;
@@ -10,4 +11,6 @@ mod handmade;
 mod pool;
 mod reads;
 mod requests;
+mod restart;
+mod sdk;
 mod world;

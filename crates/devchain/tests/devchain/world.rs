@@ -48,7 +48,8 @@ pub(crate) fn unhurried() -> Hyperparameters {
 
 /// The network under the given rules.
 pub(crate) fn genesis(hyperparameters: Hyperparameters) -> Genesis {
-    let neuron = |key: Keypair, stake_rao| Neuron { hotkey: key.hotkey(), coldkey: coldkey().hotkey(), stake_rao };
+    let neuron =
+        |key: Keypair, stake_rao| Neuron { hotkey: key.hotkey(), coldkey: coldkey().hotkey(), stake_rao, axon: None };
     Genesis {
         balances_rao: vec![(coldkey().hotkey(), 100 * TAO)],
         stake_threshold_rao: 0,

@@ -150,6 +150,7 @@ fn rules() -> Rules {
         weights_version: 0,
         weights_rate_limit: 0,
         serving_rate_limit: 0,
+        admin_freeze_window: 10,
         stake_threshold: 0,
         commit_reveal: false,
         reveal_period: 1,
