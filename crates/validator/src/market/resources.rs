@@ -90,7 +90,9 @@ impl Told {
                 None => report.miners.push(miner_report(row.hotkey, miners.get(&row.hotkey), worker, now_ms)),
             }
         }
-        *self = Self { since_ms: Some(now_ms), workers };
+        // As long as there is nobody, everybody is still to be told.
+        let since_ms = if workers.is_empty() { self.since_ms } else { Some(now_ms) };
+        *self = Self { since_ms, workers };
         Ok(reports)
     }
 }
@@ -184,7 +186,6 @@ mod tests {
         let store = store().await;
         let mut told = Told::default();
         assert!(told.next_report(&store, 0).await.unwrap().is_empty());
-        let mut told = Told::default();
         hear(&store, &["a", "b"], 1.0, 1_000).await;
         let full = told.next_report(&store, 1_000).await.unwrap();
         assert_eq!((full.len(), full[0].mode, ids(&full)), (1, ReportMode::Full, vec!["a".to_owned(), "b".to_owned()]));
