@@ -12,6 +12,7 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
+use crate::host_fs::HostFs;
 use crate::interface::{self, Interface};
 use crate::procfs;
 
@@ -60,7 +61,7 @@ pub fn load_or_create(state_dir: &Path, root: &Path) -> Result<String, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(Error::Read { path, source }),
     }
-    let worker_id = Fingerprint::read(root).worker_id();
+    let worker_id = Fingerprint::read(&HostFs::new(root)).worker_id();
     store(state_dir, &path, &worker_id).map_err(|source| Error::Write { path, source })?;
     Ok(worker_id)
 }
@@ -110,17 +111,17 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Reads the facts of this machine, its files under `root`. Runs `uname -p` and `getconf GNU_LIBC_VERSION`: what they
+    /// Reads the facts of a machine. Runs `uname -p` and `getconf GNU_LIBC_VERSION`: what they
     /// say is compiled into the host's own programs and stands in no file.
-    pub fn read(root: &Path) -> Self {
+    pub fn read(host: &HostFs) -> Self {
         let processor = output_of("uname", &["-p"]).unwrap_or_default();
         Self {
-            machine: procfs::machine(root),
-            machine_id: procfs::text(root, "etc/machine-id"),
-            release: procfs::text(root, "proc/sys/kernel/osrelease").unwrap_or_default(),
+            machine: procfs::machine(host),
+            machine_id: host.text("/etc/machine-id"),
+            release: host.text("/proc/sys/kernel/osrelease").unwrap_or_default(),
             processor: if processor == "unknown" { String::new() } else { processor },
             c_library: output_of("getconf", &["GNU_LIBC_VERSION"]).unwrap_or_default(),
-            primary_mac: primary_mac(&interface::list()).unwrap_or_else(|| random_node(root)),
+            primary_mac: primary_mac(&interface::list()).unwrap_or_else(|| random_node(host)),
         }
     }
 
@@ -178,8 +179,8 @@ fn primary_mac(interfaces: &[Interface]) -> Option<String> {
 }
 
 /// A node number for a machine without any MAC: random, so that two such machines do not share an identity.
-fn random_node(root: &Path) -> String {
-    let uuid = procfs::text(root, "proc/sys/kernel/random/uuid").unwrap_or_default();
+fn random_node(host: &HostFs) -> String {
+    let uuid = host.text("/proc/sys/kernel/random/uuid").unwrap_or_default();
     format!("0x{}", uuid.rsplit('-').next().unwrap_or_default())
 }
 

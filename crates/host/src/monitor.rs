@@ -1,11 +1,10 @@
 //! Samples this machine: cheap reads of small kernel files, no child process, no network.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nix::sys::statvfs::statvfs;
-
+use crate::host_fs::HostFs;
 use crate::procfs::{self, CpuTicks};
 use crate::system_info::{CpuInfo, Frequency, KernelInfo, MemoryInfo, MotherboardInfo, NumberOrUnknown, SystemInfo};
 
@@ -15,14 +14,14 @@ const BYTES_PER_GIB: u64 = 1 << 30;
 /// Remembers the last sample, since processor use is the use since then (at first: since boot).
 #[derive(Debug)]
 pub struct Monitor {
-    root: PathBuf,
+    host: HostFs,
     last_ticks: CpuTicks,
 }
 
 impl Monitor {
     /// A monitor of the machine whose files lie under `root`.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), last_ticks: CpuTicks::default() }
+        Self { host: HostFs::new(root), last_ticks: CpuTicks::default() }
     }
 
     /// Reads everything anew. Blocks for some milliseconds.
@@ -43,31 +42,31 @@ impl Monitor {
             memory_info,
             system_info: self.kernel_info(),
             motherboard_info: MotherboardInfo {
-                manufacturer: procfs::text(&self.root, "sys/class/dmi/id/board_vendor"),
-                product_name: procfs::text(&self.root, "sys/class/dmi/id/board_name"),
+                manufacturer: self.host.text("/sys/class/dmi/id/board_vendor"),
+                product_name: self.host.text("/sys/class/dmi/id/board_name"),
             },
             uptime_seconds: self.uptime_seconds(),
         }
     }
 
     fn cpu_usage(&mut self) -> f64 {
-        let Some(now) = CpuTicks::read(&self.root) else { return 0.0 };
+        let Some(now) = CpuTicks::read(&self.host) else { return 0.0 };
         let last = std::mem::replace(&mut self.last_ticks, now);
         percent(now.busy.saturating_sub(last.busy), now.total.saturating_sub(last.total))
     }
 
     fn cpu_info(&self) -> CpuInfo {
-        let cpuinfo = procfs::text(&self.root, "proc/cpuinfo").unwrap_or_default();
-        let processors = procfs::processors(&self.root);
+        let cpuinfo = self.host.text("/proc/cpuinfo").unwrap_or_default();
+        let processors = procfs::processors(&self.host);
         let number = |name| {
             let number = procfs::cpu_field(&cpuinfo, name).and_then(|value| value.parse().ok());
             number.map_or(NumberOrUnknown::Unknown, NumberOrUnknown::Number)
         };
         let model_name = procfs::cpu_field(&cpuinfo, "model name");
         CpuInfo {
-            logical_cores: procfs::online_processors(&self.root),
+            logical_cores: procfs::online_processors(&self.host),
             physical_cores: self.physical_cores(&processors),
-            architecture: procfs::machine(&self.root),
+            architecture: procfs::machine(&self.host),
             frequency_mhz: self.frequency(&processors, &cpuinfo),
             brand: model_name.clone().unwrap_or_else(|| "Unknown".to_owned()),
             model_name,
@@ -79,7 +78,7 @@ impl Monitor {
     /// Processors of one core name the same set of siblings.
     fn physical_cores(&self, processors: &[String]) -> Option<u64> {
         let siblings = |processor: &String| {
-            let file = |name| procfs::text(&self.root, &format!("sys/devices/system/cpu/{processor}/topology/{name}"));
+            let file = |name| self.host.text(format!("/sys/devices/system/cpu/{processor}/topology/{name}"));
             file("core_cpus_list").or_else(|| file("thread_siblings_list"))
         };
         let cores: BTreeSet<String> = processors.iter().filter_map(siblings).collect();
@@ -89,7 +88,7 @@ impl Monitor {
     fn frequency(&self, processors: &[String], cpuinfo: &str) -> Frequency {
         let mean_mhz = |file: &str| {
             let khz = |processor: &String| -> Option<f64> {
-                procfs::text(&self.root, &format!("sys/devices/system/cpu/{processor}/cpufreq/{file}"))?.parse().ok()
+                self.host.text(format!("/sys/devices/system/cpu/{processor}/cpufreq/{file}"))?.parse().ok()
             };
             let all_khz: Vec<f64> = processors.iter().filter_map(khz).collect();
             (!all_khz.is_empty()).then(|| all_khz.iter().sum::<f64>() / all_khz.len() as f64 / 1000.0)
@@ -103,7 +102,7 @@ impl Monitor {
     }
 
     fn memory_info(&self) -> MemoryInfo {
-        let kib = procfs::memory_kib(&self.root);
+        let kib = procfs::memory_kib(&self.host);
         let read = |name: &str| kib.get(name).copied().unwrap_or(0);
         let total = read("MemTotal");
         let estimate = || read("MemFree") + read("Buffers") + read("Cached");
@@ -123,25 +122,23 @@ impl Monitor {
 
     /// Size of the root file system, and what users may still fill of it.
     fn disk_gib(&self) -> (u64, u64) {
-        let Ok(disk) = statvfs(&self.root) else { return (0, 0) };
-        let gib =
-            |blocks: u64| (u128::from(blocks) * u128::from(disk.fragment_size()) / u128::from(BYTES_PER_GIB)) as u64;
-        (gib(disk.blocks()), gib(disk.blocks_available()))
+        let Ok(disk) = self.host.space("/") else { return (0, 0) };
+        (disk.total_bytes / BYTES_PER_GIB, disk.available_bytes / BYTES_PER_GIB)
     }
 
     fn kernel_info(&self) -> KernelInfo {
-        let read = |name| procfs::text(&self.root, &format!("proc/sys/kernel/{name}")).unwrap_or_default();
+        let read = |name| self.host.text(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
         KernelInfo {
             system: read("ostype"),
             release: read("osrelease"),
             version: read("version"),
-            machine: procfs::machine(&self.root),
+            machine: procfs::machine(&self.host),
         }
     }
 
     fn uptime_seconds(&self) -> Option<f64> {
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
-        Some((now_s - procfs::boot_time_s(&self.root)? as f64).max(0.0))
+        Some((now_s - procfs::boot_time_s(&self.host)? as f64).max(0.0))
     }
 }
 

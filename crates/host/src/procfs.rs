@@ -1,35 +1,27 @@
 //! Reading the small texts that the kernel offers as files, and the numbers in them.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
-/// A file under `root`, trimmed; nothing where it cannot be read or is empty.
-pub(crate) fn text(root: &Path, path: &str) -> Option<String> {
-    let text = fs::read_to_string(root.join(path)).ok()?;
-    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
-}
+use crate::host_fs::HostFs;
 
 /// The hardware name, as `uname -m` says it.
-pub(crate) fn machine(root: &Path) -> String {
-    text(root, "proc/sys/kernel/arch").unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+pub(crate) fn machine(host: &HostFs) -> String {
+    host.text("/proc/sys/kernel/arch").unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
 /// The processors under `/sys/devices/system/cpu`, as the names of their directories.
-pub(crate) fn processors(root: &Path) -> Vec<String> {
-    let entries = fs::read_dir(root.join("sys/devices/system/cpu")).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+pub(crate) fn processors(host: &HostFs) -> Vec<String> {
+    let mut names = host.list("/sys/devices/system/cpu");
+    names.retain(|name| {
+        let number = name.strip_prefix("cpu").unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
+    });
     names
-        .filter(|name| {
-            let number = name.strip_prefix("cpu").unwrap_or_default();
-            !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
-        })
-        .collect()
 }
 
 /// `/proc/meminfo`: KiB by name.
-pub(crate) fn memory_kib(root: &Path) -> BTreeMap<String, u64> {
-    let text = text(root, "proc/meminfo").unwrap_or_default();
+pub(crate) fn memory_kib(host: &HostFs) -> BTreeMap<String, u64> {
+    let text = host.text("/proc/meminfo").unwrap_or_default();
     let line = |line: &str| {
         let (name, value) = line.split_once(':')?;
         Some((name.to_owned(), value.split_whitespace().next()?.parse().ok()?))
@@ -54,8 +46,8 @@ pub(crate) struct CpuTicks {
 }
 
 impl CpuTicks {
-    pub(crate) fn read(root: &Path) -> Option<Self> {
-        Self::parse(text(root, "proc/stat")?.lines().next()?)
+    pub(crate) fn read(host: &HostFs) -> Option<Self> {
+        Self::parse(host.text("/proc/stat")?.lines().next()?)
     }
 
     /// Guest time (fields 9 and 10) is contained in user and nice time and must not count twice.
@@ -69,15 +61,15 @@ impl CpuTicks {
 }
 
 /// Logical processors that are online: the lines `cpu0`, `cpu1`, … of `/proc/stat`.
-pub(crate) fn online_processors(root: &Path) -> u64 {
+pub(crate) fn online_processors(host: &HostFs) -> u64 {
     let numbered =
         |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    text(root, "proc/stat").unwrap_or_default().lines().filter(numbered).count() as u64
+    host.text("/proc/stat").unwrap_or_default().lines().filter(numbered).count() as u64
 }
 
 /// The moment of boot, in seconds since the epoch, from `/proc/stat`.
-pub(crate) fn boot_time_s(root: &Path) -> Option<u64> {
-    text(root, "proc/stat")?.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
+pub(crate) fn boot_time_s(host: &HostFs) -> Option<u64> {
+    host.text("/proc/stat")?.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
 }
 
 #[cfg(test)]

@@ -8,12 +8,13 @@
 //! the commitment into the [`outbox`], from where the link sends it, again after a reconnect if need be; a proof request
 //! goes to [`challenge::prove`], which opens rows of what [`challenge::cache`] kept. [`gpu`] holds the engine that computes
 //! GPU challenges. [`host`] samples this machine for registrations and heartbeats. [`join`] takes up a miner's invitation,
-//! [`bench`] measures the machine.
+//! [`doctor`] examines the machine, [`bench`] measures it.
 #![forbid(unsafe_code)]
 
 pub mod bench;
 pub mod challenge;
 pub mod config;
+pub mod doctor;
 pub mod gpu;
 pub mod host;
 pub mod join;

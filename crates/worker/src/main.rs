@@ -14,10 +14,12 @@ use byteleap_daemon::logging;
 use byteleap_daemon::reload::{Hangups, Reload};
 use byteleap_daemon::tasks::{Signals, Tasks};
 use byteleap_daemon::view::{self, ViewArgs};
+use byteleap_host::gpu_command::GpuCommand;
 use byteleap_host::service::{Daemon, ServiceCommand};
 use byteleap_worker::FAILPOINTS;
 use byteleap_worker::bench::{self, BenchCommand};
 use byteleap_worker::config::{KEYS, Settings};
+use byteleap_worker::doctor::{self, DoctorArgs};
 use byteleap_worker::join;
 use byteleap_worker::service;
 use byteleap_worker::status::Status;
@@ -50,6 +52,10 @@ enum Command {
     Common(CommonCommand),
     #[command(flatten)]
     Service(ServiceCommand),
+    #[command(flatten)]
+    Gpu(GpuCommand),
+    /// Examine this machine: each requirement with what was found, a verdict, and what to do.
+    Doctor(DoctorArgs),
     /// Show what the running worker does, and why no work comes.
     Status(ViewArgs),
     /// Take no new challenges, finish those under way, and say when it is safe to stop the worker.
@@ -75,6 +81,8 @@ fn main() -> ExitCode {
         Command::Service(command) => {
             SERVICE.execute(&command, &example(KEYS)).map_err(|error| Failure::with_code(error.code(), error))
         }
+        Command::Gpu(command) => command.execute().map_err(Failure::runtime),
+        Command::Doctor(how) => examine(&arguments.common, how),
         Command::Status(view) => status(&arguments.common, view),
         Command::Drain(how) => drain(&arguments.common, how),
         Command::Join { token } => join_miner(&arguments.common, &token),
@@ -115,6 +123,10 @@ fn check(common: &CommonArgs) -> Result<(), Failure> {
         }
         Ok(writeln!(io::stdout(), "ok: the configuration is valid and a miner answers at {}", settings.miner_url)?)
     })
+}
+
+fn examine(common: &CommonArgs, arguments: DoctorArgs) -> Result<(), Failure> {
+    cli::block_on(doctor::run(settings(&common.load(KEYS)?), arguments))
 }
 
 fn status(common: &CommonArgs, arguments: ViewArgs) -> Result<(), Failure> {

@@ -172,7 +172,7 @@ pub async fn check(settings: &Settings) -> Vec<String> {
 }
 
 /// A worker runs other people's work as root: no coldkey may lie where it could be taken.
-async fn refuse_coldkeys(root: &Path) -> Result<(), String> {
+pub(crate) async fn refuse_coldkeys(root: &Path) -> Result<(), String> {
     let root = root.to_owned();
     let found =
         tokio::task::spawn_blocking(move || coldkey::readable(&root)).await.map_err(|error| error.to_string())?;

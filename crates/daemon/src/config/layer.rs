@@ -24,6 +24,9 @@ const MAX_SECRET_BYTES: u64 = 1 << 16;
 /// Prefix of the environment variables that set keys.
 const VARIABLE_PREFIX: &str = "BYTELEAP_";
 
+/// Variables of that form that set no key: a point to die at, and the root directory of commands on the machine.
+const NO_KEYS: [&str; 2] = [failpoint::VARIABLE, "BYTELEAP_HOST_ROOT"];
+
 /// The names under which a layer is known to figment.
 pub(super) mod name {
     pub(in super::super) const DEFAULT: &str = "default";
@@ -73,7 +76,7 @@ impl Layer {
     /// The environment variables that begin with `BYTELEAP_`.
     pub(super) fn environment(keys: &[Key], variables: &[(String, String)]) -> Self {
         let mut layer = Self::new(name::ENVIRONMENT);
-        let is_ours = |variable: &str| variable.starts_with(VARIABLE_PREFIX) && variable != failpoint::VARIABLE;
+        let is_ours = |variable: &str| variable.starts_with(VARIABLE_PREFIX) && !NO_KEYS.contains(&variable);
         for (variable, text) in variables.iter().filter(|(variable, _)| is_ours(variable)) {
             let source = Source::Environment(variable.clone());
             match keys.iter().find(|key| variable_of(key.name) == *variable) {

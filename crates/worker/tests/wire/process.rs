@@ -215,3 +215,44 @@ async fn dates_of_a_certificate_count_where_an_authority_vouches_and_not_where_i
         }
     }
 }
+
+#[tokio::test]
+async fn doctor_finds_what_keeps_this_machine_from_being_a_worker_and_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("support.tar.gz");
+    let miner = ["--set", "miner_url=ws://127.0.0.1:1"];
+    let json = output(worker(folder.path(), &[&["doctor", "--json"], &miner[..]].concat())).await;
+    let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let check = |name: &str| checks.iter().find(|check| check["requirement"] == name).unwrap();
+    assert_eq!((check("miner reachable")["verdict"].as_str(), json.status.code()), (Some("blocker"), Some(1)));
+    assert!(
+        checks
+            .iter()
+            .all(|check| check["verdict"] == "ok" || check["advice"].as_str().is_some_and(|text| !text.is_empty()))
+    );
+    let archive_path = archive.to_str().unwrap();
+    let text = output(worker(folder.path(), &[&["doctor", "--bundle", archive_path], &miner[..]].concat())).await;
+    let told = String::from_utf8(text.stdout).unwrap();
+    assert!(told.contains("✗ miner reachable") && told.contains(archive_path), "{told}");
+    assert!(std::fs::metadata(archive).unwrap().len() > 100);
+}
+
+#[tokio::test]
+async fn the_gpu_commands_answer_with_the_exit_codes_of_old() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("sys/bus/pci/devices")).unwrap();
+    let code = async |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_byteleap-worker"));
+        command.args(arguments).env("BYTELEAP_HOST_ROOT", folder.path());
+        output(command).await.status.code()
+    };
+    assert_eq!(code(&["list"]).await, Some(0));
+    assert_eq!(code(&["verify"]).await, Some(1), "nothing is bound");
+    assert_eq!(code(&["debug"]).await, Some(0));
+    assert_eq!(code(&["bind"]).await, Some(1), "there is no GPU");
+    assert_eq!(code(&["unbind", "--yes"]).await, Some(1), "there is nothing to undo");
+    for wrong in [["bind", "0"], ["bind", "many"], ["bind", "-1"], ["release", "1"]] {
+        assert_eq!(code(&wrong).await, Some(2), "{wrong:?}");
+    }
+}
