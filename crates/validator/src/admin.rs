@@ -3,7 +3,7 @@
 //! `GET /status` tells what the validator holds. `POST /leases` sets the lease of one worker, for a marketplace on the
 //! same machine: it exists only while the endpoint listens on loopback, and takes
 //! `{"hotkey": "5…", "worker_id": "…", "score": 1.0}`; a score that is not finite is refused, a negative one counts as 0.
-//! On loopback alone there is also `POST /capture` with `{"seconds": 60, "share": 0.1}`, and `DELETE /capture`.
+//! The HTTP API ([`crate::api`]) is served beside them. On loopback alone there is also `POST /capture` with `{"seconds": 60, "share": 0.1}`, and `DELETE /capture`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::alarm::Alarms;
+use crate::api::{self, Api};
 use crate::capture::{Capture, CaptureError, Order};
 use crate::market::LeaseSource;
 use crate::market::remote::Remote;
@@ -63,7 +64,13 @@ pub struct StatusPage {
 }
 
 /// The pages of the endpoint that listens on `listen`.
-pub fn pages(page: StatusPage, readiness: Readiness, metrics: PrometheusHandle, listen: SocketAddr) -> Pages {
+pub fn pages(
+    page: StatusPage,
+    api: &Api,
+    readiness: Readiness,
+    metrics: PrometheusHandle,
+    listen: SocketAddr,
+) -> Pages {
     let actions = page.clone();
     let status = Status::new(move || {
         let page = page.clone();
@@ -77,7 +84,7 @@ pub fn pages(page: StatusPage, readiness: Readiness, metrics: PrometheusHandle, 
     } else {
         Router::new()
     };
-    Pages { readiness, metrics, status, routes }
+    Pages { readiness, metrics, status, routes: routes.merge(api::router(api)) }
 }
 
 impl StatusPage {

@@ -214,6 +214,8 @@ pub const KEYS: &[Key] = &[
         .live(),
     Key::boolean("auto_update.enabled", "read for the sake of old files: this program does not replace itself"),
     admin::listen_key("127.0.0.1:9092"),
+    Key::text("http.token_file", "who may use the HTTP API: kept by the commands token create and token revoke, mode 0600")
+        .default("./api_tokens.json"),
 ];
 
 /// The settings of one run.
@@ -273,6 +275,8 @@ pub struct Settings {
     pub log_dir: PathBuf,
     /// Where the admin endpoint listens.
     pub admin: SocketAddr,
+    /// Who may use the HTTP API.
+    pub tokens: PathBuf,
 }
 
 /// The settings that a reload changes: each part holds those that it obeys.
@@ -479,6 +483,7 @@ impl Settings {
                 }),
                 log_dir: config.get(logging::LOG_DIR.name),
                 admin: config.parsed("http.listen"),
+                tokens: PathBuf::from(config.get::<String>("http.token_file")),
             }),
             Ok(_) => Err(Error { problems }),
             Err(problem) => {

@@ -14,6 +14,7 @@
 
 pub mod admin;
 pub mod alarm;
+pub mod api;
 pub mod axon;
 pub mod backup;
 pub mod bench;

@@ -16,11 +16,13 @@ use byteleap_daemon::failpoint;
 use byteleap_daemon::logging;
 use byteleap_daemon::reload::{Hangups, Reload};
 use byteleap_daemon::tasks::{self, Signals, Tasks};
+use byteleap_daemon::view;
 use byteleap_host::service::{Daemon, ServiceCommand};
 use byteleap_protocol::hotkey::{Hotkey, Signer};
 use byteleap_scoring::Profile;
 use byteleap_validator::FAILPOINTS;
 use byteleap_validator::alarm::webhook::{Sender, post};
+use byteleap_validator::api::token::{Role, Token, TokenFile};
 use byteleap_validator::backup;
 use byteleap_validator::bench::{self, BenchCommand};
 use byteleap_validator::capture::Order;
@@ -37,8 +39,11 @@ use byteleap_validator::verifier;
 use byteleap_validator::weights::Preparer;
 use byteleap_validator::weights::report::{self, WeightsCommand};
 use clap::{Args, Parser, Subcommand};
+use rand_core::OsRng;
 use tokio::net::TcpListener;
 
+/// A day in milliseconds.
+const DAY_MS: i64 = 86_400_000;
 /// Name of the log file in `logging.log_dir`.
 const LOG_FILE: &str = "validator.log";
 /// That of a process that only verifies.
@@ -95,6 +100,9 @@ enum Command {
     /// Send a message to the webhook of alarms.
     #[command(subcommand)]
     Alarm(AlarmCommand),
+    /// Say who may use the HTTP API.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Measure this machine.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -132,6 +140,28 @@ enum CaptureCommand {
     },
     /// Turn it off now.
     Stop,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum TokenCommand {
+    /// Make a token and print it, once: only its digest is kept.
+    Create {
+        /// Who will hold it, for people.
+        name: String,
+        /// What it is for: read sees everything, operator may act too, marketplace sees who takes part and sets leases.
+        #[arg(long)]
+        role: Role,
+        /// Days until it ends; 0 for never.
+        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(0..=3650))]
+        days: u32,
+    },
+    /// List the tokens, without what is secret of them.
+    List,
+    /// Take a token back. The running validator refuses it from its next request on.
+    Revoke {
+        /// Its name.
+        name: String,
+    },
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -190,9 +220,38 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Backup { file, .. } => cli::block_on(copy_database(configured()?.1, file.unwrap_or_default())),
         Command::Capture(command) => cli::block_on(capture(configured()?.1, command)),
         Command::Alarm(AlarmCommand::Test) => cli::block_on(test_alarm(configured()?.1)),
+        Command::Token(command) => token(&configured()?.1, command),
         Command::Bench(command) => bench::run(&command),
         Command::Explain { hotkey, round, json } => {
             cli::block_on(show_explanation(configured()?.1, hotkey, round.map(RoundKey), json))
+        }
+    }
+}
+
+fn token(settings: &Settings, command: TokenCommand) -> Result<(), Failure> {
+    let (file, now_ms, mut out) = (TokenFile::at(&settings.tokens), SystemClock::new().unix_ms(), io::stdout());
+    match command {
+        TokenCommand::Create { name, role, days } => {
+            let token = Token::random(&mut OsRng);
+            let expires_at_ms = (days > 0).then(|| now_ms + i64::from(days) * DAY_MS);
+            file.create(&name, role, expires_at_ms, &token, now_ms)?;
+            Ok(writeln!(out, "{}", token.reveal())?)
+        }
+        TokenCommand::List => {
+            let grants = file.grants()?;
+            let rows = grants.iter().map(|grant| {
+                let end = match grant.expires_at_ms {
+                    None => "never".to_owned(),
+                    Some(_) if grant.is_expired(now_ms) => "has ended".to_owned(),
+                    Some(at_ms) => instant(at_ms),
+                };
+                [grant.name.clone(), grant.role.to_string(), instant(grant.created_at_ms), end]
+            });
+            Ok(write!(out, "{}", view::table(["NAME", "ROLE", "MADE", "ENDS"], rows.collect()))?)
+        }
+        TokenCommand::Revoke { name } => {
+            file.revoke(&name)?;
+            Ok(writeln!(out, "revoked {name}")?)
         }
     }
 }

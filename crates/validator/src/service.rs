@@ -27,6 +27,8 @@ use crate::alarm::Alarms;
 use crate::alarm::peers::PeerClocks;
 use crate::alarm::watch::Watch;
 use crate::alarm::webhook::{self, Sender};
+use crate::api::Api;
+use crate::api::token::TokenFile;
 use crate::axon::Axon;
 use crate::capture::Capture;
 use crate::challenge::schedule::Scheduler;
@@ -186,6 +188,17 @@ pub async fn start(
     shared.back_up();
     let alarms = shared.alarms(own);
     let readiness = shared.readiness();
+    let api = Api {
+        store: shared.store.clone(),
+        members: shared.members.clone(),
+        clock: Arc::clone(&shared.clock),
+        alarms: alarms.clone(),
+        alarm_limits: live.alarms.clone(),
+        challenge_rules: live.challenge.clone(),
+        weights: shared.preparer(),
+        own,
+        tokens: TokenFile::at(&settings.tokens),
+    };
     let page = StatusPage {
         store: shared.store,
         members: shared.members,
@@ -199,7 +212,7 @@ pub async fn start(
         uid,
         netuid,
     };
-    let pages = admin::pages(page, readiness, metrics, addresses.admin);
+    let pages = admin::pages(page, &api, readiness, metrics, addresses.admin);
     tasks.service("admin", |stop| admin.serve(pages, stop));
     tracing::info!(hotkey = %own, uid, netuid, %axon, admin = %addresses.admin, "validator started");
     Ok(addresses)
@@ -298,18 +311,22 @@ impl Shared<'_> {
             clock: Arc::clone(clock),
             rules: live.scoring.clone(),
         };
-        let preparer = Preparer {
-            store: store.clone(),
-            chain: Arc::clone(chain),
-            own: signer.hotkey(),
-            clock: Arc::clone(clock),
-            netuid: settings.netuid,
-            settings: settings.weights.clone(),
-        };
-        let submitter = preparer.signed_by(Arc::clone(signer));
+        let submitter = self.preparer().signed_by(Arc::clone(signer));
         let (interval, newest_round) = (settings.scoring_interval, self.newest_round.clone());
         tasks.service("scoring", |stop| endless(score::run(scorer, interval, newest_round, stop)));
         tasks.service("weights", |stop| endless(weights::run(submitter, stop)));
+    }
+
+    /// Makes the vectors of weights.
+    fn preparer(&self) -> Preparer {
+        Preparer {
+            store: self.store.clone(),
+            chain: Arc::clone(&self.chain),
+            own: self.signer.hotkey(),
+            clock: Arc::clone(&self.clock),
+            netuid: self.settings.netuid,
+            settings: self.settings.weights.clone(),
+        }
     }
 
     /// Tables that stop growing.

@@ -3,7 +3,7 @@
 //! [`schedule`] decides whose turn it is, [`deliver`] hands the batch to the miner that asks, [`commit`] takes the
 //! commitment in, believes of its GPUs what is signed ([`units`]) and only then draws what to open ([`targets`]), [`prove`]
 //! stores the proof as [`stored_proof`] packs it, [`verify`] judges it.
-//! [`state`] says which step may follow which; [`Rules`] are the numbers that all of them obey.
+//! [`test_run`] challenges one worker for its operator. [`state`] says which step may follow which; [`Rules`] are the numbers that all of them obey.
 
 pub mod commit;
 pub mod deliver;
@@ -12,6 +12,7 @@ pub mod schedule;
 pub mod state;
 pub mod stored_proof;
 pub mod targets;
+pub mod test_run;
 pub mod units;
 pub mod verify;
 

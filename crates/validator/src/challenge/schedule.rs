@@ -19,7 +19,7 @@ use rand_core::OsRng;
 use super::Rules;
 use crate::metagraph::Members;
 use crate::store::challenge::{DueWorker, NewChallenge};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, WorkerKey};
 
 /// A miner not heard of for so long gets no challenges.
 const MINER_SILENCE_MS: i64 = 5 * 60_000;
@@ -78,7 +78,7 @@ impl Scheduler {
         for (hotkey, workers) in by_miner {
             let challenges = workers
                 .iter()
-                .map(|(worker, kind)| challenge(&rules, worker, *kind, &round_id))
+                .map(|(worker, kind)| challenge(&rules, worker.key, *kind, &round_id))
                 .collect::<Result<Vec<_>, _>>();
             let challenges = match challenges {
                 Ok(challenges) => challenges,
@@ -109,7 +109,13 @@ fn kind_for(rules: &Rules, worker: &DueWorker) -> Option<ChallengeKind> {
     }
 }
 
-fn challenge(rules: &Rules, worker: &DueWorker, kind: ChallengeKind, round_id: &str) -> Result<NewChallenge, IdError> {
+/// A challenge that anybody in its place would get: its size and seed are drawn.
+pub(super) fn challenge(
+    rules: &Rules,
+    worker: WorkerKey,
+    kind: ChallengeKind,
+    round_id: &str,
+) -> Result<NewChallenge, IdError> {
     let seed = Seed::random(&mut OsRng);
     let Rules { cpu, gpu, .. } = rules;
     let (size, iterations) = match kind {
@@ -124,11 +130,12 @@ fn challenge(rules: &Rules, worker: &DueWorker, kind: ChallengeKind, round_id: &
     };
     Ok(NewChallenge {
         id: ChallengeId::random(&mut OsRng),
-        worker: worker.key,
+        worker,
         kind,
         size,
         iterations,
         seed,
         round_id: round_id.to_owned(),
+        is_test: false,
     })
 }

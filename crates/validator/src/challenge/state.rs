@@ -19,9 +19,12 @@ use std::str::FromStr;
 use byteleap_compute::gpu::verify::Fault as GpuFault;
 use byteleap_compute::verify::Fault;
 use byteleap_protocol::id::Unit;
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 /// Where a challenge is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Written, waiting for the miner to ask.
     Created,

@@ -74,6 +74,7 @@ fn challenge_of(store_key: WorkerKey, number: u32) -> NewChallenge {
         iterations: Iterations::ONE,
         seed: "00".parse().unwrap(),
         round_id: "round_1".to_owned(),
+        is_test: false,
     }
 }
 

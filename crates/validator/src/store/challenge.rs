@@ -52,6 +52,19 @@ pub struct DueWorker {
     pub last_kind: Option<ChallengeKind>,
 }
 
+/// A worker that is online, as far as a test of it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Testable {
+    /// Its row.
+    pub key: WorkerKey,
+    /// What it can compute.
+    pub capabilities: BTreeSet<ChallengeKind>,
+    /// Somebody rents it.
+    pub is_leased: bool,
+    /// A challenge of it has no verdict yet.
+    pub has_open: bool,
+}
+
 /// A challenge to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewChallenge {
@@ -69,6 +82,8 @@ pub struct NewChallenge {
     pub seed: Seed,
     /// `round_<unix seconds>`, common to the challenges of one pass.
     pub round_id: String,
+    /// An operator's own: it counts for nothing.
+    pub is_test: bool,
 }
 
 /// A challenge with its worker.
@@ -187,7 +202,7 @@ impl Store {
                                WHERE l.hotkey = w.hotkey AND l.worker_id = w.worker_id AND l.score > 0)
                AND NOT EXISTS (SELECT 1 FROM challenges c WHERE c.worker = w.id
                                AND (c.status IN ('created', 'sent', 'committed', 'verifying')
-                                    OR c.created_at > $3))
+                                    OR (c.created_at > $3 AND c.test = 0)))
              ORDER BY w.hotkey, w.first_seen_at, w.id",
         )
         .bind(heard_since_ms.max(now_ms - MINER_DEADLINE_MS))
@@ -217,6 +232,38 @@ impl Store {
         Ok(due)
     }
 
+    /// What decides whether a worker can be challenged out of turn; none when it is not online.
+    pub async fn testable(
+        &self,
+        hotkey: Hotkey,
+        worker_id: &WorkerId,
+        now_ms: i64,
+    ) -> Result<Option<Testable>, StoreError> {
+        let row = sqlx::query(
+            "SELECT w.id, w.capabilities,
+                    (SELECT COUNT(*) FROM leases l
+                     WHERE l.hotkey = w.hotkey AND l.worker_id = w.worker_id AND l.score > 0) AS leases,
+                    (SELECT COUNT(*) FROM challenges c WHERE c.worker = w.id
+                     AND c.status IN ('created', 'sent', 'committed', 'verifying')) AS open
+             FROM workers w WHERE w.hotkey = $1 AND w.worker_id = $2 AND w.state <> 'retired' AND w.deadline_at >= $3",
+        )
+        .bind(hotkey.to_string())
+        .bind(worker_id.as_str())
+        .bind(now_ms)
+        .fetch_optional(&self.reader)
+        .await?;
+        row.map(|row| {
+            let capabilities = texts_of("workers", "capabilities", row.try_get("capabilities")?)?;
+            Ok(Testable {
+                key: WorkerKey(row.try_get("id")?),
+                capabilities: capabilities.iter().filter_map(|text| ChallengeKind::from_text(text)).collect(),
+                is_leased: row.try_get::<i64, _>("leases")? > 0,
+                has_open: row.try_get::<i64, _>("open")? > 0,
+            })
+        })
+        .transpose()
+    }
+
     /// Writes challenges, each `created` until `expires_at_ms`.
     pub async fn create_challenges(
         &self,
@@ -237,8 +284,8 @@ impl Store {
         for challenge in challenges {
             sqlx::query(
                 "INSERT INTO challenges (uuid, worker, kind, size, iterations, seed, params, status, created_at,
-                                         expires_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                                         expires_at, test)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             )
             .bind(challenge.id.as_str())
             .bind(challenge.worker.0)
@@ -250,6 +297,7 @@ impl Store {
             .bind(Status::Created.as_str())
             .bind(now_ms)
             .bind(expires_at_ms)
+            .bind(i64::from(challenge.is_test))
             .execute(&mut *transaction)
             .await?;
         }
@@ -507,7 +555,7 @@ impl Store {
         let rows = sqlx::query(
             "SELECT c.uuid, w.worker_id, c.status, c.finished_at, c.fail_code, c.fail_note
              FROM challenges c JOIN workers w ON w.id = c.worker
-             WHERE w.hotkey = $1 AND c.status IN ('failed', 'void') ORDER BY c.finished_at DESC, c.id DESC LIMIT $2",
+             WHERE w.hotkey = $1 AND c.status IN ('failed', 'void') AND c.test = 0 ORDER BY c.finished_at DESC, c.id DESC LIMIT $2",
         )
         .bind(hotkey.to_string())
         .bind(limit)
@@ -532,7 +580,7 @@ impl Store {
         let rows = sqlx::query(
             "SELECT c.uuid, w.worker_id, u.unit, c.finished_at, u.fail_code, COALESCE(u.fail_note, u.fail_code) AS note
              FROM workers w JOIN challenges c ON c.worker = w.id JOIN challenge_units u ON u.challenge = c.id
-             WHERE w.hotkey = $1 AND c.status IN ('verified', 'failed') AND u.ok = 0 AND u.unit <> '-1'
+             WHERE w.hotkey = $1 AND c.status IN ('verified', 'failed') AND c.test = 0 AND u.ok = 0 AND u.unit <> '-1'
                AND u.fail_code IS NOT NULL
              ORDER BY c.finished_at DESC, c.id DESC, u.unit LIMIT $2",
         )
@@ -646,7 +694,7 @@ fn targets_of(text: &str) -> Result<Targets, StoreError> {
     Ok(targets)
 }
 
-fn kind_of(row: &AnyRow, column: &'static str) -> Result<ChallengeKind, StoreError> {
+pub(super) fn kind_of(row: &AnyRow, column: &'static str) -> Result<ChallengeKind, StoreError> {
     let text: String = row.try_get(column)?;
     ChallengeKind::from_text(&text).ok_or(StoreError::Corrupt { table: "challenges", what: column, value: text })
 }

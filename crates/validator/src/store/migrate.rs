@@ -28,6 +28,7 @@ const STEPS: &[Step] = &[
     Step { version: 8, name: "units", text: include_str!("../../migrations/0008_units.sql") },
     Step { version: 9, name: "submission_terms", text: include_str!("../../migrations/0009_submission_terms.sql") },
     Step { version: 10, name: "marketplace", text: include_str!("../../migrations/0010_marketplace.sql") },
+    Step { version: 11, name: "operator_tests", text: include_str!("../../migrations/0011_operator_tests.sql") },
 ];
 
 const REGISTER: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

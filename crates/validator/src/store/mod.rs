@@ -7,9 +7,9 @@
 //!
 //! The files follow a challenge: [`heartbeat`] (who is there), [`gpu`] (with which cards), [`presence`] (since when),
 //! [`lease`] (rented or not), [`challenge`] (asked, answered), [`queue`] (judged), [`refusal`] (what was not taken),
-//! [`snapshot`] (all of it at one instant), [`round`] (scored), [`submission`] (paid). [`resource`] and [`hub`] are what the marketplace is
-//! told and has told. [`health`] counts for alarms and
-//! metrics. [`migrate`] makes the tables they use, [`retention`] keeps them from
+//! [`snapshot`] (all of it at one instant), [`round`] (scored), [`submission`] (paid). [`resource`] and [`hub`] are what
+//! the marketplace is told and has told. [`health`] counts for alarms and metrics, [`pages`] lists for the HTTP API.
+//! [`migrate`] makes the tables they use, [`retention`] keeps them from
 //! growing for ever; [`reference`] reads the database of the Python validator, and [`import`] takes it over;
 //! [`crowd`] is a full subnet for benches.
 //!
@@ -29,6 +29,7 @@ pub mod hub;
 pub mod import;
 pub mod lease;
 pub mod migrate;
+pub mod pages;
 pub mod presence;
 pub mod queue;
 pub mod reference;

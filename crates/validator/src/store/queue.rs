@@ -139,7 +139,7 @@ impl Store {
         let moved = sqlx::query(
             "UPDATE challenges SET status = $1, finished_at = $2, units_ok = $3, verify_ms = $4, fail_code = $5,
                                    fail_note = $6
-             WHERE id = $7 AND status = $8 RETURNING worker, compute_ms",
+             WHERE id = $7 AND status = $8 RETURNING worker, compute_ms, test",
         )
         .bind(verdict.status().as_str())
         .bind(now_ms)
@@ -155,7 +155,8 @@ impl Store {
         if verdict.status() != Status::Void {
             write_unit_verdicts(&mut transaction, proof.key, judgement).await?;
             let (worker, took_ms) = (WorkerKey(moved.try_get("worker")?), moved.try_get("compute_ms")?);
-            for (unit, fault) in &judgement.units {
+            let is_test = moved.try_get::<i64, _>("test")? != 0;
+            for (unit, fault) in judgement.units.iter().filter(|_| !is_test) {
                 if let Unit::Gpu(gpu) = unit {
                     let outcome = UnitOutcome { worker, gpu, passed: fault.is_none(), took_ms, at_ms: now_ms };
                     super::gpu::credit(&mut transaction, outcome).await?;
@@ -294,6 +295,7 @@ mod tests {
             iterations: Iterations::ONE,
             seed: "00".parse().unwrap(),
             round_id: "round_1".to_owned(),
+            is_test: false,
         }
     }
 

@@ -317,6 +317,7 @@ mod tests {
             iterations: Iterations::ONE,
             seed: "00".parse().unwrap(),
             round_id: "round_1".to_owned(),
+            is_test: false,
         };
         store.create_challenges(&[challenge], THEN_MS, THEN_MS + 1).await.unwrap();
         let owner = store.workers().await.unwrap()[0].hotkey;

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use sqlx::any::AnyRow;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
+use utoipa::ToSchema;
 
 use super::{Store, StoreError, commit, parsed, retrying};
 
@@ -23,7 +24,7 @@ use super::{Store, StoreError, commit, parsed, retrying};
 const MAX_ROSTER_BYTES: u64 = 64 << 20;
 
 /// The row number of a round in `scoring_rounds`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
 pub struct RoundKey(pub i64);
 
 /// A round, without those who took part.

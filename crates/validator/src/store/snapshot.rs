@@ -129,7 +129,7 @@ impl Snapshot {
             "SELECT c.id, c.worker, c.created_at, CASE WHEN c.status = 'verified' THEN 1 ELSE 0 END AS verified,
                     c.compute_ms, c.units_ok, s.uuids
              FROM challenges c LEFT JOIN gpu_sets s ON s.id = c.gpu_set
-             WHERE c.id >= $1 AND c.created_at >= $2 AND c.status IN ('verified', 'failed') ORDER BY c.id LIMIT $3",
+             WHERE c.id >= $1 AND c.created_at >= $2 AND c.status IN ('verified', 'failed') AND c.test = 0 ORDER BY c.id LIMIT $3",
         )
         .bind(id)
         .bind(since_ms)

@@ -9,12 +9,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::any::AnyRow;
+use utoipa::ToSchema;
 
 use super::round::RoundKey;
 use super::{Store, StoreError, commit, parsed, retrying};
 
 /// The row number of a submission in `weight_submissions`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
 pub struct SubmissionKey(pub i64);
 
 /// Longest reason kept, in characters.
@@ -26,7 +27,7 @@ fn int(number: u64) -> i64 {
 }
 
 /// Where a submission is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SubmissionStatus {
     /// Written; about to be sent, or sent and not yet final.
@@ -76,7 +77,7 @@ impl FromStr for SubmissionStatus {
 }
 
 /// What a vector was made by, besides the round: all that stands between a miner's share and its value on chain.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Terms {
     /// Fewest weights that the chain takes (`MinAllowedWeights`).
     pub min_allowed: u16,
@@ -101,7 +102,7 @@ pub struct Terms {
 }
 
 /// Weight that nobody is paid.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Burned {
     /// By whom.
     pub uid: u16,
@@ -110,9 +111,10 @@ pub struct Burned {
 }
 
 /// A miner that the round pays and the vector does not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Dropped {
     /// Who.
+    #[schema(value_type = String)]
     pub hotkey: Hotkey,
     /// Its uid at the round's block.
     pub uid: u16,
@@ -121,7 +123,7 @@ pub struct Dropped {
 }
 
 /// Why a miner is left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
     /// It is no longer registered, or was registered anew after the round.
@@ -169,7 +171,7 @@ impl Fate {
 }
 
 /// A submission as stored.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct SubmissionRow {
     /// Its row.
     pub key: SubmissionKey,
@@ -305,7 +307,7 @@ impl Store {
     }
 }
 
-fn submission_of(row: &AnyRow) -> Result<SubmissionRow, StoreError> {
+pub(super) fn submission_of(row: &AnyRow) -> Result<SubmissionRow, StoreError> {
     let number = |column| Ok::<_, StoreError>(row.try_get::<Option<i64>, _>(column)?.map(|number| number as u64));
     let terms: Option<String> = row.try_get("terms")?;
     Ok(SubmissionRow {

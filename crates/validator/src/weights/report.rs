@@ -111,7 +111,7 @@ pub async fn submit(submitter: &Submitter, json: bool) -> Result<String, Weights
 
 /// A vector as JSON tells it, and, once sent, what became of it.
 #[derive(Debug, Serialize)]
-struct Vector<'a> {
+pub(crate) struct Vector<'a> {
     /// The round that it pays.
     round: RoundKey,
     outcome: Outcome,
@@ -130,7 +130,7 @@ struct Vector<'a> {
 }
 
 impl<'a> Vector<'a> {
-    fn of(prepared: &'a Prepared, receipt: Option<Receipt>) -> Self {
+    pub(crate) fn of(prepared: &'a Prepared, receipt: Option<Receipt>) -> Self {
         Self {
             round: prepared.round.key,
             outcome: prepared.round.outcome,

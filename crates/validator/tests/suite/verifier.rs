@@ -164,6 +164,7 @@ async fn fill(store: &Store, count: usize) {
         iterations: Iterations::ONE,
         seed: seed.clone(),
         round_id: "round_1".to_owned(),
+        is_test: false,
     });
     let challenges: Vec<_> = challenges.collect();
     store.create_challenges(&challenges, 0, 100).await.unwrap();
