@@ -97,9 +97,14 @@ fn newer_than_12(text: &str) -> Option<(u32, &'static str)> {
 fn no_statement_needs_more_than_postgresql_12() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = 0;
-    for folder in ["src/store", "migrations"] {
-        for entry in fs::read_dir(root.join(folder)).unwrap() {
+    let mut folders = vec![root.join("src/store"), root.join("migrations")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
             if path.ends_with("dialect.rs") {
                 continue;
             }
