@@ -276,7 +276,7 @@ pub struct Settings {
     /// Where the admin endpoint listens.
     pub admin: SocketAddr,
     /// Who may use the HTTP API.
-    pub tokens: PathBuf,
+    pub api_tokens: PathBuf,
 }
 
 /// The settings that a reload changes: each part holds those that it obeys.
@@ -483,7 +483,7 @@ impl Settings {
                 }),
                 log_dir: config.get(logging::LOG_DIR.name),
                 admin: config.parsed("http.listen"),
-                tokens: PathBuf::from(config.get::<String>("http.token_file")),
+                api_tokens: PathBuf::from(config.get::<String>("http.token_file")),
             }),
             Ok(_) => Err(Error { problems }),
             Err(problem) => {

@@ -229,7 +229,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn token(settings: &Settings, command: TokenCommand) -> Result<(), Failure> {
-    let (file, now_ms, mut out) = (TokenFile::at(&settings.tokens), SystemClock::new().unix_ms(), io::stdout());
+    let (file, now_ms, mut out) = (TokenFile::at(&settings.api_tokens), SystemClock::new().unix_ms(), io::stdout());
     match command {
         TokenCommand::Create { name, role, days } => {
             let token = Token::random(&mut OsRng);

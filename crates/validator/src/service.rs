@@ -196,8 +196,9 @@ pub async fn start(
         alarm_limits: live.alarms.clone(),
         challenge_rules: live.challenge.clone(),
         weights: shared.preparer(),
+        lease_source: settings.lease_source,
         own,
-        tokens: TokenFile::at(&settings.tokens),
+        tokens: TokenFile::at(&settings.api_tokens),
     };
     let page = StatusPage {
         store: shared.store,

@@ -11,7 +11,8 @@ use utoipa_axum::routes;
 
 use super::Api;
 use super::ask::{InBody, InPath, InQuery, Rows, limit, page_rows};
-use super::problem::{EveryRefusal, Refusal};
+use super::problem::{EveryRefusal, Problem, Refusal};
+use crate::market::LeaseSource;
 use crate::store::lease::LeaseScore;
 use crate::store::pages::Page;
 use crate::store::pages::leases::{LeaseChange, LeaseLine};
@@ -94,7 +95,8 @@ struct LeaseSet {
 /// Set a worker's lease, or repeat it. The worker need not have been heard of.
 #[utoipa::path(put, path = "/leases/{hotkey}/{worker_id}", tag = "leases",
     params(("hotkey" = String, Path, description = "of its miner, SS58"), ("worker_id" = String, Path)),
-    request_body = NewLease, responses((status = 200, body = LeaseSet), EveryRefusal))]
+    request_body = NewLease, responses((status = 200, body = LeaseSet),
+    (status = 409, description = "leases come from the marketplace alone", body = Problem), EveryRefusal))]
 async fn set_lease(
     State(api): State<Api>,
     InPath((hotkey, worker_id)): InPath<(Hotkey, WorkerId)>,
@@ -109,7 +111,8 @@ async fn set_lease(
 /// End a worker's lease.
 #[utoipa::path(delete, path = "/leases/{hotkey}/{worker_id}", tag = "leases",
     params(("hotkey" = String, Path, description = "of its miner, SS58"), ("worker_id" = String, Path)),
-    responses((status = 200, body = LeaseSet), EveryRefusal))]
+    responses((status = 200, body = LeaseSet),
+    (status = 409, description = "leases come from the marketplace alone", body = Problem), EveryRefusal))]
 async fn end_lease(
     State(api): State<Api>,
     InPath((hotkey, worker_id)): InPath<(Hotkey, WorkerId)>,
@@ -118,6 +121,9 @@ async fn end_lease(
 }
 
 async fn store(api: &Api, hotkey: Hotkey, worker_id: &WorkerId, score: LeaseScore) -> Result<Json<LeaseSet>, Refusal> {
+    if api.lease_source == LeaseSource::MeshHub {
+        return Err(Refusal::leases_elsewhere());
+    }
     let changed = api.store.set_lease(hotkey, worker_id, score, SOURCE, api.clock.unix_ms()).await?;
     tracing::info!(peer = %hotkey, %worker_id, score = score.get(), changed, "lease set over the API");
     Ok(Json(LeaseSet { changed }))

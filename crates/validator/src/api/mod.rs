@@ -34,6 +34,7 @@ use self::problem::Refusal;
 use self::token::{Right, Token, TokenFile};
 use crate::alarm::{Alarms, Limits};
 use crate::challenge::Rules;
+use crate::market::LeaseSource;
 use crate::metagraph::Members;
 use crate::store::Store;
 use crate::weights::Preparer;
@@ -54,6 +55,8 @@ pub struct Api {
     pub alarm_limits: Live<Limits>,
     /// How challenges are made.
     pub challenge_rules: Live<Rules>,
+    /// Whose leases count.
+    pub lease_source: LeaseSource,
     /// What weights would be sent.
     pub weights: Preparer,
     /// Our hotkey.

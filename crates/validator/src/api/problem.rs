@@ -117,6 +117,12 @@ impl Refusal {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "the route does not take this method", remedy)
     }
 
+    /// Leases set here do not count.
+    pub fn leases_elsewhere() -> Self {
+        let message = "leases.source is meshhub: leases come from the marketplace alone";
+        Self::new(StatusCode::CONFLICT, "leases_elsewhere", message, "set leases.source to api or both")
+    }
+
     /// There is no such route.
     pub fn no_route() -> Self {
         Self::unknown("route_unknown", "there is no such route", "see /api/v1/openapi.json")

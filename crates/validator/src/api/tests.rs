@@ -65,6 +65,7 @@ impl Served {
                 netuid: NETUID,
                 settings: settings.weights.clone(),
             },
+            lease_source: settings.lease_source,
             own: signer.hotkey(),
             tokens: tokens.clone(),
         };
