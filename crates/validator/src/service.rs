@@ -63,6 +63,8 @@ pub(crate) const RESTART_PAUSE: Duration = Duration::from_secs(10);
 const RETENTION_PAUSE: Duration = Duration::from_secs(3600);
 /// Pause between looks at our own health.
 const HEALTH_PAUSE: Duration = Duration::from_secs(10);
+/// A miner or a card that was heard of within this time is online (validator spec 3.3).
+const ONLINE_MS: i64 = 30 * 60_000;
 /// A metagraph older than this is no ground to decide on.
 const STALE_METAGRAPH_MS: i64 = 3 * 60_000;
 /// The library version that is published with the axon.
@@ -525,10 +527,13 @@ impl Health {
         let now_ms = self.clock.unix_ms();
         let workers = self.store.workers().await?;
         let online = workers.iter().filter(|worker| worker.deadline_at_ms >= now_ms).count();
-        metrics::gauge!("miners_known").set(self.store.miners().await?.len() as f64);
+        let lately_ms = now_ms - ONLINE_MS;
+        metrics::gauge!("miners_known").set(self.store.miners_since(0).await? as f64);
+        metrics::gauge!("miners_online").set(self.store.miners_since(lately_ms).await? as f64);
         metrics::gauge!("workers_known").set(workers.len() as f64);
         metrics::gauge!("workers_online").set(online as f64);
-        metrics::gauge!("gpus_known").set(self.store.known_gpus().await? as f64);
+        metrics::gauge!("gpus_known").set(self.store.gpus_since(0).await? as f64);
+        metrics::gauge!("gpus_online").set(self.store.gpus_since(lately_ms).await? as f64);
         for (status, count) in self.store.challenge_counts().await? {
             metrics::gauge!("challenges", "status" => status.as_str()).set(count as f64);
         }

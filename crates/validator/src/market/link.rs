@@ -428,7 +428,7 @@ impl Talk<'_> {
         let Some(mut read) = self.link.count_waiting().await? else { return Ok(()) };
         while let Some(row) = store.round_after(read).await? {
             read = row.key;
-            let Some(round) = store.whole_round(&row).await? else {
+            let Ok(round) = store.whole_round(&row).await? else {
                 tracing::warn!(round = read.0, "a round was forgotten before the marketplace had read it");
                 metrics::counter!("marketplace_rounds_forgotten_total").increment(1);
                 self.link.round_was_read(read).await?;

@@ -16,10 +16,11 @@ use time::format_description::well_known::Rfc3339;
 
 use super::change::{Change, Part, changes};
 use super::on_chain::Value;
+use crate::counted::counted;
 use crate::store::challenge::{FailedUnit, MissedChallenge};
 use crate::store::gpu::GpuRow;
 use crate::store::refusal::RefusalRow;
-use crate::store::round::{RoundKey, RoundRow};
+use crate::store::round::{Lost, RoundKey, RoundRow};
 use crate::store::{Store, StoreError};
 
 /// How many challenges that did not pass are told.
@@ -50,8 +51,10 @@ pub struct Explanation {
     pub value: Value,
     /// The miner's score; none when it was not registered.
     pub miner: Option<MinerScore>,
-    /// The scores of its workers.
+    /// The scores of its workers; empty also where they are lost.
     pub workers: Vec<WorkerScore>,
+    /// Why the workers of this round are not known, if they are not.
+    pub lost: Option<Lost>,
     /// The GPUs that it holds.
     pub gpus: Vec<GpuRow>,
     /// Those that lately failed in a challenge, newest first.
@@ -60,10 +63,10 @@ pub struct Explanation {
     pub missed: Vec<MissedChallenge>,
     /// What it was refused, the latest reason first. Nothing of this is a penalty.
     pub refusals: Vec<RefusalRow>,
-    /// What changed since the round before; none when there is no such round, or its workers are forgotten.
+    /// What changed since the round before; none when there is no such round.
     pub since: Option<Since>,
-    /// What would have raised its weight in this round, the largest gain first; empty also once its workers are forgotten.
-    pub raises: Vec<Raise>,
+    /// What would have raised its weight in this round, the largest gain first; none where its workers are lost.
+    pub raises: Option<Vec<Raise>>,
 }
 
 /// A comparison with the round before.
@@ -73,8 +76,8 @@ pub struct Since {
     pub round: RoundKey,
     /// The instant of its facts, unix milliseconds UTC.
     pub at_ms: i64,
-    /// What differs.
-    pub changes: Vec<Change>,
+    /// What differs; none where the miner's workers of either round are lost.
+    pub changes: Option<Vec<Change>>,
 }
 
 /// Reads what the newest round says of a hotkey; none when there is no round yet.
@@ -93,12 +96,12 @@ pub async fn explain(store: &Store, hotkey: Hotkey) -> Result<Option<Explanation
 /// # Errors
 /// The store cannot be read.
 pub async fn explain_round(store: &Store, hotkey: Hotkey, round: RoundRow) -> Result<Explanation, StoreError> {
-    let raises = match store.whole_round(&round).await? {
-        Some(whole) => {
+    let (raises, lost) = match store.whole_round(&round).await? {
+        Ok(whole) => {
             let weigh = move || raises(whole.rules.profile(), &Measures::of(&whole), &hotkey);
-            tokio::task::spawn_blocking(weigh).await.unwrap_or_default()
+            (Some(tokio::task::spawn_blocking(weigh).await.unwrap_or_default()), None)
         }
-        None => Vec::new(),
+        Err(lost) => (None, Some(lost)),
     };
     let before = store.round_before(round.key).await?;
     let RoundRow { key, at_ms, block, rules, outcome, max_raw, .. } = round;
@@ -114,7 +117,7 @@ pub async fn explain_round(store: &Store, hotkey: Hotkey, round: RoundRow) -> Re
     let refusals = store.refusals_of(hotkey).await?;
     let part = (miner, workers);
     let since = match before {
-        Some(before) => since(store, hotkey, before, &part).await?,
+        Some(before) => Some(since(store, hotkey, before, &part, lost).await?),
         None => None,
     };
     let (miner, workers) = part;
@@ -131,6 +134,7 @@ pub async fn explain_round(store: &Store, hotkey: Hotkey, round: RoundRow) -> Re
         value,
         miner,
         workers,
+        lost,
         gpus,
         failed_units,
         missed,
@@ -140,14 +144,19 @@ pub async fn explain_round(store: &Store, hotkey: Hotkey, round: RoundRow) -> Re
     })
 }
 
-async fn since(store: &Store, hotkey: Hotkey, before: RoundRow, now: &Part) -> Result<Option<Since>, StoreError> {
+async fn since(
+    store: &Store,
+    hotkey: Hotkey,
+    before: RoundRow,
+    now: &Part,
+    lost: Option<Lost>,
+) -> Result<Since, StoreError> {
     let miner = store.miner_score(before.key, hotkey).await?;
     let workers = store.worker_scores(before.key, hotkey).await?;
-    if workers.is_empty() && !now.1.is_empty() && miner.is_some() {
-        return Ok(None);
-    }
-    let changes = changes(&(miner, workers), now);
-    Ok(Some(Since { round: before.key, at_ms: before.at_ms, changes }))
+    let is_known =
+        (lost.is_none() || !now.1.is_empty()) && (!workers.is_empty() || store.lost_of(&before).await?.is_none());
+    let changes = is_known.then(|| changes(&(miner, workers), now));
+    Ok(Since { round: before.key, at_ms: before.at_ms, changes })
 }
 
 impl fmt::Display for Explanation {
@@ -166,30 +175,54 @@ impl fmt::Display for Explanation {
             Some(miner) => self.write_miner(f, miner)?,
             None => writeln!(f, "weight        0: this hotkey was not registered on the subnet, or never heard of")?,
         }
-        writeln!(f, "workers       {}", self.workers.len())?;
+        match self.lost {
+            Some(lost) if self.workers.is_empty() => writeln!(f, "workers       not known of this round: {lost}")?,
+            _ => writeln!(f, "workers       {}", self.workers.len())?,
+        }
         self.workers.iter().try_for_each(|worker| self.write_worker(f, worker))?;
         self.write_gpus(f)?;
-        if let Some(Since { round, at_ms, changes }) = &self.since {
-            let at = instant(*at_ms);
-            writeln!(f, "changed       {} factors since round {} of {at}", changes.len(), round.0)?;
-            changes.iter().try_for_each(|change| writeln!(f, "  {change}"))?;
-        }
-        writeln!(f, "would raise   {} things would have raised the weight in this round", self.raises.len())?;
-        self.raises.iter().try_for_each(|raise| write_raise(f, raise))?;
+        self.write_since(f)?;
+        self.write_raises(f)?;
         writeln!(f, "not passed    {} of the newest challenges", self.missed.len())?;
         for MissedChallenge { challenge_id, worker_id, status, finished_at_ms, code, note } in &self.missed {
             let at = instant(*finished_at_ms);
             writeln!(f, "  {at} {worker_id}: challenge {challenge_id} {status}, {code}: {note}")?;
         }
-        writeln!(f, "refused       for {} reasons", self.refusals.len())?;
+        match self.refusals.len() {
+            0 => writeln!(f, "refused       nothing")?,
+            reasons => writeln!(f, "refused       for {}", counted(reasons, "reason"))?,
+        }
         for RefusalRow { code, times, note, last_at_ms } in &self.refusals {
-            writeln!(f, "  {code}: {times} times, last {}: {note}", instant(*last_at_ms))?;
+            writeln!(f, "  {code}: {}, last {}: {note}", counted(*times, "time"), instant(*last_at_ms))?;
         }
         Ok(())
     }
 }
 
 impl Explanation {
+    fn write_since(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(Since { round, at_ms, changes }) = &self.since else {
+            return writeln!(f, "changed       nothing to compare with: there is no round before it");
+        };
+        let before = format!("round {} of {}", round.0, instant(*at_ms));
+        let Some(changes) = changes else {
+            return writeln!(f, "changed       not known: the workers of this round or of {before} are lost");
+        };
+        writeln!(f, "changed       {} since {before}", counted(changes.len(), "factor"))?;
+        changes.iter().try_for_each(|change| writeln!(f, "  {change}"))
+    }
+
+    fn write_raises(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.raises.as_deref() {
+            None => writeln!(f, "would raise   not known of this round"),
+            Some([]) => writeln!(f, "would raise   nothing alone would have raised the weight"),
+            Some(raises) => {
+                writeln!(f, "would raise   {} alone would have raised the weight", counted(raises.len(), "thing"))?;
+                raises.iter().try_for_each(|raise| write_raise(f, raise))
+            }
+        }
+    }
+
     fn write_miner(&self, f: &mut fmt::Formatter<'_>, miner: &MinerScore) -> fmt::Result {
         let profile = self.rules.profile();
         writeln!(f, "uid           {} ({})", miner.uid, if miner.online { "online" } else { "offline" })?;
@@ -215,11 +248,11 @@ impl Explanation {
         };
         writeln!(
             f,
-            "lease         {:.6} = {} over {} ({divisor}), {} workers counted{}",
+            "lease         {:.6} = {} over {} ({divisor}), {} counted{}",
             miner.lease.value,
             miner.lease.sum,
             miner.lease.divisor,
-            miner.lease.workers,
+            counted(miner.lease.workers, "worker"),
             why(&miner.lease.zero)
         )?;
         writeln!(
@@ -237,7 +270,7 @@ impl Explanation {
     fn write_worker(&self, f: &mut fmt::Formatter<'_>, worker: &WorkerScore) -> fmt::Result {
         write!(
             f,
-            "  {}: performance {:.6}, {} of {} challenges passed, participation {:.3} (full at {})",
+            "  {}: performance {:.6}, {} of {} challenges passed, participation {:.3} (full at {:.1})",
             worker.worker_id,
             worker.performance,
             worker.successes,
@@ -294,14 +327,15 @@ fn write_raise(f: &mut fmt::Formatter<'_>, raise: &Raise) -> fmt::Result {
             writeln!(f, "{who} was absent {:.1} of {:.1} hours: full presence", hours(absent), hours(of))
         }
         Remedy::SteadyAddress { changes } => {
-            writeln!(f, "{who} changed its public address {changes} times: one that stays")
+            writeln!(f, "{who} changed its public address {}: one that stays", counted(*changes, "time"))
         }
         Remedy::PassAll { failed, of } => writeln!(f, "{who} failed {failed} of {of} challenges: all of them passed"),
         Remedy::FullParticipation { passed, of } => {
             writeln!(f, "{who} passed {passed} challenges: {of}, which is full participation")
         }
         Remedy::HoldGpus { ignored } => {
-            writeln!(f, "{who} named a GPU that is not this miner's in {ignored} challenges: its own GPUs")
+            let challenges = counted(*ignored, "challenge");
+            writeln!(f, "{who} named a GPU that is not this miner's in {challenges}: its own GPUs")
         }
         Remedy::BeSeen => writeln!(f, "{who} is leased and was not seen for 30 minutes: a heartbeat"),
         Remedy::BeWithinLimit => writeln!(f, "{who} is beyond the 100 oldest workers: a place among them"),
@@ -316,12 +350,12 @@ fn why(reason: &Option<impl fmt::Display>) -> String {
 
 fn presence(availability: &Availability) -> String {
     format!(
-        "{:.6} = {} of {} five-minute buckets x {} for {} address changes",
+        "{:.6} = {} of {} x {} for {}",
         availability.value,
         availability.present,
-        availability.expected,
+        counted(availability.expected, "five-minute bucket"),
         availability.address_factor,
-        availability.address_changes
+        counted(availability.address_changes, "address change")
     )
 }
 

@@ -9,7 +9,7 @@ use byteleap_scoring::{Measures, MinerScore, Outcome, Profile, weigh};
 use serde::Serialize;
 
 use super::explain::instant;
-use crate::store::round::RoundKey;
+use crate::store::round::{Lost, RoundKey};
 use crate::store::{Store, StoreError};
 
 /// Why a round cannot be scored again.
@@ -22,8 +22,8 @@ pub enum ReplayError {
     #[error("there is no such scoring round: the status page and `explain` name rounds")]
     NoRound,
     /// What it was scored from is gone.
-    #[error("the workers of round {0} are forgotten: they are kept for database.event_retention_days")]
-    Forgotten(i64),
+    #[error("round {0} cannot be scored again: {1}")]
+    Lost(i64, Lost),
 }
 
 /// Two results from the same facts.
@@ -78,7 +78,7 @@ pub async fn replay(store: &Store, round: Option<RoundKey>, profile: &Profile) -
         None => store.latest_round().await?,
     };
     let row = row.ok_or(ReplayError::NoRound)?;
-    let stored = store.whole_round(&row).await?.ok_or(ReplayError::Forgotten(row.key.0))?;
+    let stored = store.whole_round(&row).await?.map_err(|lost| ReplayError::Lost(row.key.0, lost))?;
     let replayed = weigh(profile, &Measures::of(&stored));
     let shift = |(old, new): (&MinerScore, &MinerScore)| Shift {
         hotkey: old.hotkey,
@@ -112,7 +112,12 @@ impl fmt::Display for Replay {
         writeln!(f, "stored    {stored}, {}", self.stored_outcome)?;
         writeln!(f, "replayed  {replayed}, {}", self.replayed_outcome)?;
         let same = if self.same { "every number as stored" } else { "numbers differ" };
-        writeln!(f, "result    {same}; {:.4}% of all weight goes elsewhere", self.moved * 100.0)?;
+        let is_paid = |weight: fn(&Shift) -> f64| self.miners.iter().any(|miner| weight(miner) > 0.0);
+        match (is_paid(|miner| miner.stored_weight), is_paid(|miner| miner.replayed_weight)) {
+            (true, false) => writeln!(f, "result    {same}; nobody would have been paid")?,
+            (false, true) => writeln!(f, "result    {same}; nobody was paid, these would have been")?,
+            _ => writeln!(f, "result    {same}; {:.4}% of all weight goes elsewhere", self.moved * 100.0)?,
+        }
         writeln!(
             f,
             "{:>5}  {:<48}  {:>9}  {:>9}  {:>9}  {:>9}  {:>10}",

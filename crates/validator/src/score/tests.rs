@@ -7,7 +7,8 @@ use byteleap_protocol::id::{Iterations, MatrixSize, WorkerId};
 use byteleap_scoring::reason::{LeaseZero, WorkerZero};
 use byteleap_scoring::{Measures, Profile, ProfileName, weigh};
 
-use super::explain::{explain, explain_round};
+use super::explain::{Explanation, explain, explain_round};
+use super::replay::replay;
 use super::*;
 use crate::challenge::state::{Failure, Verdict};
 use crate::challenge::targets::Targets;
@@ -15,6 +16,7 @@ use crate::challenge::units::CommittedUnit;
 use crate::store::challenge::{NewChallenge, NewCommitment};
 use crate::store::heartbeat::Heartbeat;
 use crate::store::lease::LeaseScore;
+use crate::store::round::Lost;
 use crate::store::testing::{beat, on_both_engines, store};
 use crate::store::{ChallengeKey, WorkerKey};
 use crate::weights::testing::{chain_rules, neuron};
@@ -223,7 +225,7 @@ async fn an_explanation_tells_what_did_not_pass_and_what_was_refused() {
     for line in [
         "  2025-11-01T00:00:00Z w0: challenge 00000000-0000-4000-8000-000000000001 failed, commitment_late: no commitment \
          before the deadline",
-        "  expired: 1 times, last 2025-11-01T00:00:00Z: commitment: Challenge expired",
+        "  expired: 1 time, last 2025-11-01T00:00:00Z: commitment: Challenge expired",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
     }
@@ -242,8 +244,8 @@ async fn an_explanation_names_every_factor_and_the_reason_of_a_zero() {
         "round         1 of 2025-11-01T00:00:00Z, block 500, profile docs-90-10, skipped",
         "uid           3 (online)",
         "score         0.000000 = composite 0.000000 x availability 1.000000: no lease and no challenge score",
-        "lease         0.000000 = 0 over 0 (largest of the round), 1 workers counted: no worker is leased",
-        "availability  1.000000 = 1 of 1 five-minute buckets x 1 for 0 address changes",
+        "lease         0.000000 = 0 over 0 (largest of the round), 1 worker counted: no worker is leased",
+        "availability  1.000000 = 1 of 1 five-minute bucket x 1 for 0 address changes",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
     }
@@ -281,6 +283,40 @@ async fn an_explanation_tells_what_changed_and_what_would_raise_the_weight() {
     assert_eq!((first.round, first.since.is_none(), first.miner.unwrap().weight), (RoundKey(1), true, 0.5));
 }
 
+async fn what_is_lost_of_a_round_is_said_and_not_told_as_none() {
+    let store = store().await;
+    hear(&store, MINER, &["w0"], NOW_MS).await;
+    let scorer = scorer(&store, vec![neuron(0, MINER)]);
+    let (one, _) = scorer.score_once().await.unwrap();
+    let (two, _) = scorer.score_once().await.unwrap();
+    let told = async |key| explain_round(&store, MINER, store.round(key).await.unwrap().unwrap()).await.unwrap();
+    let has = |told: &Explanation, line: &str| {
+        let text = told.to_string();
+        assert!(text.lines().any(|found| found.starts_with(line)), "{line}\nis not in\n{text}");
+    };
+    let first = told(one).await;
+    has(&first, "workers       1");
+    has(&first, "changed       nothing to compare with: there is no round before it");
+    has(&told(two).await, "changed       0 factors since round 1 of 2025-11-01T00:00:00Z");
+
+    store.lose_workers(one, Lost::OlderVersion).await;
+    let first = told(one).await;
+    assert_eq!((first.lost, first.raises.is_none()), (Some(Lost::OlderVersion), true));
+    has(&first, "workers       not known of this round: an older version of this program scored it");
+    has(&first, "would raise   not known of this round");
+    let second = told(two).await;
+    assert_eq!((second.lost, second.since.as_ref().unwrap().changes.is_none()), (None, true));
+    has(&second, "changed       not known: the workers of this round or of round 1");
+
+    store.lose_workers(two, Lost::Forgotten).await;
+    has(&told(two).await, "workers       not known of this round: its workers are forgotten: they are kept for");
+    assert_eq!(serde_json::to_value(told(two).await).unwrap()["lost"], "forgotten");
+    for (round, why) in [(one, "an older version"), (two, "its workers are forgotten")] {
+        let refused = replay(&store, Some(round), &Profile::default()).await.unwrap_err().to_string();
+        assert!(refused.starts_with(&format!("round {} cannot be scored again: {why}", round.0)), "{refused}");
+    }
+}
+
 async fn a_miner_silent_for_half_an_hour_is_offline() {
     let store = store().await;
     hear(&store, MINER, &["w0"], NOW_MS - 30 * 60_000 - 1).await;
@@ -297,6 +333,7 @@ async fn without_a_metagraph_there_is_no_round() {
 }
 
 on_both_engines!(
+    what_is_lost_of_a_round_is_said_and_not_told_as_none,
     a_lease_and_presence_become_a_stored_weight_with_its_reasons,
     a_verified_challenge_becomes_a_performance_and_a_failed_one_an_attempt,
     a_stored_round_reads_back_bit_for_bit_and_replays_under_any_profile,

@@ -15,9 +15,14 @@ impl Store {
         self.count("SELECT COUNT(*) AS found FROM gpus WHERE contested_at >= $1", since_ms).await
     }
 
-    /// Cards in the inventory.
-    pub async fn known_gpus(&self) -> Result<i64, StoreError> {
-        self.count("SELECT COUNT(*) AS found FROM gpus WHERE last_seen_at >= $1", 0).await
+    /// Miners that sent a heartbeat since `since_ms`.
+    pub async fn miners_since(&self, since_ms: i64) -> Result<i64, StoreError> {
+        self.count("SELECT COUNT(*) AS found FROM miners WHERE last_heartbeat_at >= $1", since_ms).await
+    }
+
+    /// Cards of the inventory that were reported since `since_ms`.
+    pub async fn gpus_since(&self, since_ms: i64) -> Result<i64, StoreError> {
+        self.count("SELECT COUNT(*) AS found FROM gpus WHERE last_seen_at >= $1", since_ms).await
     }
 
     /// Size of the database in bytes.
@@ -34,8 +39,10 @@ impl Store {
 mod tests {
     use byteleap_protocol::hotkey::Hotkey;
 
+    use super::super::gpu::SeenGpu;
+    use super::super::heartbeat::{Heartbeat, WorkerBeat};
     use super::super::lease::LeaseScore;
-    use super::super::testing::{on_both_engines, store};
+    use super::super::testing::{beat, on_both_engines, store};
 
     async fn a_lease_is_stale_when_it_is_above_zero_and_was_not_repeated() {
         let store = store().await;
@@ -49,6 +56,19 @@ mod tests {
         assert_eq!(store.stale_leases(21).await.unwrap(), 0);
     }
 
+    async fn who_takes_part_is_counted_by_when_it_was_last_heard() {
+        let store = store().await;
+        let gpu = SeenGpu { uuid: "GPU-1".to_owned(), raw: "{}".to_owned(), ..SeenGpu::default() };
+        for (miner, gpus, at_ms) in [(1, vec![gpu], 10), (2, Vec::new(), 20)] {
+            let workers = vec![WorkerBeat { gpus, ..beat("w") }];
+            let heartbeat = Heartbeat { hotkey: Hotkey([miner; 32]), version: None, public_ip: None, workers, at_ms };
+            store.record_heartbeat(&heartbeat).await.unwrap();
+        }
+        let counted =
+            async |since_ms| (store.miners_since(since_ms).await.unwrap(), store.gpus_since(since_ms).await.unwrap());
+        assert_eq!([counted(0).await, counted(11).await, counted(21).await], [(2, 1), (1, 0), (0, 0)]);
+    }
+
     async fn an_empty_database_has_a_size_and_no_contest() {
         let store = store().await;
         assert_eq!(store.contested_gpus(0).await.unwrap(), 0);
@@ -56,6 +76,7 @@ mod tests {
     }
 
     on_both_engines!(
+        who_takes_part_is_counted_by_when_it_was_last_heard,
         a_lease_is_stale_when_it_is_above_zero_and_was_not_repeated,
         an_empty_database_has_a_size_and_no_contest,
     );

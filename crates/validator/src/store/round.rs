@@ -4,6 +4,7 @@
 //! [`Store::whole_round`] gives it back bit for bit. The scores of a miner's workers are alike and many, so they are one
 //! compressed document per miner ([`PackedRound`]).
 
+use std::fmt;
 use std::io::{self, Read, Write};
 
 use byteleap_protocol::hotkey::Hotkey;
@@ -48,6 +49,25 @@ pub struct RoundRow {
     pub max_raw: f64,
     /// The mean normalised challenge score.
     pub mean_norm: f64,
+}
+
+/// Why the scores of a round's workers are not there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lost {
+    /// Their time was over.
+    Forgotten,
+    /// An older version of this program scored the round, and kept them otherwise.
+    OlderVersion,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forgotten => "its workers are forgotten: they are kept for database.event_retention_days",
+            Self::OlderVersion => "an older version of this program scored it, and its workers were not taken over",
+        })
+    }
 }
 
 /// What a round gave to one miner.
@@ -169,13 +189,32 @@ impl Store {
         query.fetch_optional(&self.reader).await?.as_ref().map(round_of).transpose()
     }
 
-    /// A round with everybody in it, as it was scored; none when the scores of its workers are forgotten.
-    pub async fn whole_round(&self, row: &RoundRow) -> Result<Option<Round>, StoreError> {
-        let found = sqlx::query("SELECT span, ranked FROM scoring_rounds WHERE id = $1 AND span IS NOT NULL")
+    /// Why a round is not there with all its workers; none when it is.
+    pub async fn lost_of(&self, row: &RoundRow) -> Result<Option<Lost>, StoreError> {
+        let found = sqlx::query(
+            "SELECT COUNT(s.span) AS spans, COALESCE(CAST(SUM(r.workers) AS BIGINT), 0) AS workers
+             FROM scoring_rounds s LEFT JOIN round_rosters r ON r.round = s.id WHERE s.id = $1",
+        )
+        .bind(row.key.0)
+        .fetch_one(&self.reader)
+        .await?;
+        let (spans, workers): (i64, i64) = (found.try_get("spans")?, found.try_get("workers")?);
+        Ok(match (spans, workers == row.workers) {
+            (0, _) => Some(Lost::OlderVersion),
+            (_, false) => Some(Lost::Forgotten),
+            (_, true) => None,
+        })
+    }
+
+    /// A round with everybody in it, as it was scored, unless the scores of its workers are lost.
+    pub async fn whole_round(&self, row: &RoundRow) -> Result<Result<Round, Lost>, StoreError> {
+        if let Some(lost) = self.lost_of(row).await? {
+            return Ok(Err(lost));
+        }
+        let found = sqlx::query("SELECT span, ranked FROM scoring_rounds WHERE id = $1")
             .bind(row.key.0)
-            .fetch_optional(&self.reader)
+            .fetch_one(&self.reader)
             .await?;
-        let Some(found) = found else { return Ok(None) };
         let details = sqlx::query("SELECT detail FROM round_miners WHERE round = $1")
             .bind(row.key.0)
             .fetch_all(&self.reader)
@@ -192,10 +231,10 @@ impl Store {
             workers.extend(uncompressed(roster.try_get("scores")?)?);
         }
         if workers.len() as i64 != row.workers || miners.len() as i64 != row.miners {
-            return Ok(None);
+            return Ok(Err(Lost::Forgotten));
         }
         workers.sort_by(|left, right| (left.hotkey, &left.worker_id).cmp(&(right.hotkey, &right.worker_id)));
-        Ok(Some(Round {
+        Ok(Ok(Round {
             at_ms: row.at_ms,
             rules: row.rules.clone(),
             outcome: row.outcome,

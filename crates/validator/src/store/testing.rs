@@ -9,6 +9,7 @@ use std::future::Future;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 
 use super::heartbeat::{Specs, Usage, WorkerBeat};
+use super::round::{Lost, RoundKey};
 use super::{DatabaseUrl, Store};
 
 /// Where the PostgreSQL of this test run is: `postgresql://…/postgres`, with a role that may create databases.
@@ -101,6 +102,17 @@ impl PostgresDatabase {
 
     fn url_of(&self, database: &str) -> String {
         format!("{}{database}?{}", self.server, self.query)
+    }
+}
+
+impl Store {
+    /// Leaves of a round what an older version of the program, or time, leaves of it.
+    pub(crate) async fn lose_workers(&self, round: RoundKey, why: Lost) {
+        sqlx::query("DELETE FROM round_rosters WHERE round = $1").bind(round.0).execute(&self.writer).await.unwrap();
+        if why == Lost::OlderVersion {
+            let older = sqlx::query("UPDATE scoring_rounds SET span = NULL, ranked = NULL WHERE id = $1");
+            older.bind(round.0).execute(&self.writer).await.unwrap();
+        }
     }
 }
 

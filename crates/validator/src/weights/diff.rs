@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::vector::moved_share;
 use super::{Preparer, WeightsError};
+use crate::counted::counted;
 use crate::store::round::RoundKey;
 
 /// How our vector of now compares.
@@ -122,7 +123,10 @@ impl fmt::Display for Difference {
         )?;
         writeln!(f, "chain       {}", percent(self.moved_from_chain, "it holds no weights of ours"))?;
         writeln!(f, "consensus   {}", percent(self.moved_from_consensus, "none yet"))?;
-        writeln!(f, "validators  {} others have set weights", self.validators.len())?;
+        match self.validators.len() {
+            0 => writeln!(f, "validators  no other has set weights")?,
+            others => writeln!(f, "validators  {} beside ours", counted(others, "vector"))?,
+        }
         for Validator { uid, hotkey, stake, last_update, moved } in &self.validators {
             let tao = *stake as f64 / 1e9;
             writeln!(

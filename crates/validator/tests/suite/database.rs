@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// `byteleap-validator` with a database and a command.
-fn validator(database_url: &str, command: &[&str]) -> Output {
+pub(super) fn validator(database_url: &str, command: &[&str]) -> Output {
     let settings = [
         "netuid=128".to_owned(),
         "wallet.name=validator".to_owned(),
@@ -17,7 +17,7 @@ fn validator(database_url: &str, command: &[&str]) -> Output {
     program.output().expect("the program runs")
 }
 
-fn text(output: &Output) -> String {
+pub(super) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
 }
 

@@ -4,5 +4,7 @@
 
 mod bench;
 mod database;
+mod database_script;
 mod postgres;
 mod verifier;
+mod weights;
