@@ -245,7 +245,7 @@ async fn an_operators_test_is_a_challenge_that_counts_for_nothing() {
     let (_, failed) = served.get(&format!("/challenges?worker=rig&status=failed&hotkey={MINER}"), &operator).await;
     assert_eq!(failed["items"][0]["code"], "commitment_late");
     let mut snapshot = served.store.snapshot().await.unwrap();
-    assert_eq!(snapshot.outcomes_from(0, 0).await.unwrap(), []);
+    assert_eq!(snapshot.outcomes_from(0, 0).await.unwrap().0, []);
     assert_eq!(served.store.missed_challenges(MINER, 9).await.unwrap(), []);
 }
 

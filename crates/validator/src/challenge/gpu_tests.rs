@@ -80,7 +80,7 @@ fn gpu_rules() -> Rules {
 impl World {
     /// The one challenge with a verdict.
     async fn outcome(&self) -> OutcomeRow {
-        self.store.snapshot().await.unwrap().outcomes_from(0, START_MS).await.unwrap().remove(0)
+        self.store.snapshot().await.unwrap().outcomes_from(0, START_MS).await.unwrap().0.remove(0)
     }
 
     /// A heartbeat of worker `w` with both capabilities and these cards.

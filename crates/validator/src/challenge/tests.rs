@@ -264,7 +264,7 @@ async fn a_challenge_goes_all_the_way_round() {
 
     assert_eq!(world.status(&item).await, Status::Verified);
     assert_eq!(world.store.last_verified(10).await.unwrap(), std::slice::from_ref(&item.challenge_id));
-    let outcomes = world.store.snapshot().await.unwrap().outcomes_from(0, START_MS).await.unwrap();
+    let outcomes = world.store.snapshot().await.unwrap().outcomes_from(0, START_MS).await.unwrap().0;
     assert_eq!(outcomes.len(), 1);
     assert_eq!((outcomes[0].verified, outcomes[0].compute_ms, outcomes[0].units_ok), (true, Some(1500.0), 1));
     assert_eq!(world.verifier.judge_batch().await.unwrap(), 0, "the proof is forgotten after its verdict");
@@ -494,7 +494,7 @@ async fn deadlines_end_challenges_and_only_the_workers_fault_is_a_failure() {
     world.scheduler.sweep().await.unwrap();
     assert_eq!(world.store.challenge_counts().await.unwrap(), [(Status::Failed, 2), (Status::Void, 1)]);
     assert_eq!(world.fetch(STRANGER).await, [], "what is void is not handed out");
-    let outcomes = world.store.snapshot().await.unwrap().outcomes_from(0, START_MS).await.unwrap();
+    let outcomes = world.store.snapshot().await.unwrap().outcomes_from(0, START_MS).await.unwrap().0;
     assert!(outcomes.iter().all(|outcome| !outcome.verified) && outcomes.len() == 2, "void counts for nothing");
 }
 

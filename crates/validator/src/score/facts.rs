@@ -100,11 +100,10 @@ impl Known {
             outcomes.retain(|(id, challenge)| *id < settled && challenge.created_at_ms >= since_ms);
             !outcomes.is_empty()
         });
-        let mut next = settled;
-        loop {
-            let page = snapshot.outcomes_from(next, since_ms).await?;
-            let Some(last) = page.last() else { break };
-            next = last.id + 1;
+        let mut next = Some(settled);
+        while let Some(first) = next {
+            let page;
+            (page, next) = snapshot.outcomes_from(first, since_ms).await?;
             for row in page {
                 self.outcomes.entry(row.worker).or_default().push((row.id, challenge_of(row)));
             }

@@ -12,9 +12,15 @@ use sqlx::{Any, Row, Transaction};
 
 use super::presence::{PresenceRow, bits_of};
 use super::{Store, StoreError, WorkerKey, parsed, texts_of};
+use crate::challenge::state::Status;
 
 /// Challenges read at once.
 const PAGE: i64 = 20_000;
+
+/// At most `$2` challenges, by number from `$1` on.
+pub(super) const OUTCOMES: &str = "SELECT c.id, c.worker, c.created_at, c.status, c.test, c.compute_ms, c.units_ok, s.uuids
+     FROM challenges c LEFT JOIN gpu_sets s ON s.id = c.gpu_set
+     WHERE c.id >= $1 ORDER BY c.id LIMIT $2";
 
 /// A reading transaction.
 #[derive(Debug)]
@@ -123,28 +129,37 @@ impl Snapshot {
         Ok(row.try_get("first")?)
     }
 
-    /// The next challenges with a verdict that were created since `since_ms`, by number, from `id` on; empty at the end.
-    pub async fn outcomes_from(&mut self, id: i64, since_ms: i64) -> Result<Vec<OutcomeRow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT c.id, c.worker, c.created_at, CASE WHEN c.status = 'verified' THEN 1 ELSE 0 END AS verified,
-                    c.compute_ms, c.units_ok, s.uuids
-             FROM challenges c LEFT JOIN gpu_sets s ON s.id = c.gpu_set
-             WHERE c.id >= $1 AND c.created_at >= $2 AND c.status IN ('verified', 'failed') AND c.test = 0 ORDER BY c.id LIMIT $3",
-        )
-        .bind(id)
-        .bind(since_ms)
-        .bind(PAGE)
-        .fetch_all(&mut *self.transaction)
-        .await?;
-        rows.iter().map(|row| self.outcome_of(row)).collect()
+    /// The challenges with a verdict that were created since `since_ms`, by number, out of a page of challenges from `id` on,
+    /// with the number that the next page begins at; none at the end.
+    ///
+    /// The page is asked for by number alone: given a status or a time to look for, SQLite would take their index, and sort
+    /// all that it finds there for each page.
+    pub async fn outcomes_from(
+        &mut self,
+        id: i64,
+        since_ms: i64,
+    ) -> Result<(Vec<OutcomeRow>, Option<i64>), StoreError> {
+        let rows = sqlx::query(OUTCOMES).bind(id).bind(PAGE).fetch_all(&mut *self.transaction).await?;
+        let mut outcomes = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let status: Status = parsed("challenges", row, "status")?;
+            let is_test = row.try_get::<i64, _>("test")? != 0;
+            let counts = matches!(status, Status::Verified | Status::Failed) && !is_test;
+            if counts && row.try_get::<i64, _>("created_at")? >= since_ms {
+                outcomes.push(self.outcome_of(row, status)?);
+            }
+        }
+        let last = rows.last().filter(|_| rows.len() as i64 == PAGE);
+        let next = last.map(|row| row.try_get::<i64, _>("id")).transpose()?.map(|last| last + 1);
+        Ok((outcomes, next))
     }
 
-    fn outcome_of(&mut self, row: &AnyRow) -> Result<OutcomeRow, StoreError> {
+    fn outcome_of(&mut self, row: &AnyRow, status: Status) -> Result<OutcomeRow, StoreError> {
         Ok(OutcomeRow {
             id: row.try_get("id")?,
             worker: WorkerKey(row.try_get("worker")?),
             created_at_ms: row.try_get("created_at")?,
-            verified: i64::from(row.try_get::<i32, _>("verified")?) == 1,
+            verified: status == Status::Verified,
             compute_ms: row.try_get("compute_ms")?,
             units_ok: row.try_get::<Option<i64>, _>("units_ok")?.unwrap_or(0),
             gpus: match row.try_get::<Option<String>, _>("uuids")? {
