@@ -9,6 +9,7 @@ use std::ops::Deref;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::challenge::ChallengeItem;
 use crate::code::ErrorCode;
@@ -89,14 +90,24 @@ impl Serialize for WorkerList {
 impl<'de> Deserialize<'de> for WorkerList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut list = Self::default();
-        for raw in Vec::<Value>::deserialize(deserializer)? {
-            match WorkerInfo::deserialize(&raw) {
+        for entry in Vec::<Box<RawValue>>::deserialize(deserializer)? {
+            match worker_of(entry.get()) {
                 Ok(worker) => list.readable.push(worker),
-                Err(error) => list.unreadable.push(UnreadableWorker { raw, error: error.to_string() }),
+                Err(unreadable) => list.unreadable.push(unreadable),
             }
         }
         Ok(list)
     }
+}
+
+/// Reads one entry straight from its text; one that does not fit, or that names a field twice, by way of a tree of values,
+/// where the last wins.
+fn worker_of(text: &str) -> Result<WorkerInfo, UnreadableWorker> {
+    serde_json::from_str(text).or_else(|error| {
+        let raw: Value = serde_json::from_str(text)
+            .map_err(|_| UnreadableWorker { raw: Value::Null, error: error.to_string() })?;
+        WorkerInfo::deserialize(&raw).map_err(|error| UnreadableWorker { raw, error: error.to_string() })
+    })
 }
 
 /// What a miner says of a worker's occupation.

@@ -9,11 +9,13 @@ use std::net::IpAddr;
 use byteleap_protocol::Object;
 use byteleap_protocol::challenge::ChallengeKind;
 use byteleap_protocol::code::ErrorCode;
+use byteleap_protocol::gpu_signature::HOST_KEY_FIELD;
 use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::WorkerId;
 use byteleap_protocol::payload::{
     HeartbeatData, HeartbeatResponse, SCHEMA_VERSION, SystemInfo, UnreadableWorker, WorkerInfo, WorkerStatus,
 };
+use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -28,6 +30,8 @@ const MAX_WORKERS: usize = 256;
 pub(crate) const MAX_MACHINE_BYTES: usize = 32 * 1024;
 /// A longer description of one card is not kept.
 const MAX_CARD_BYTES: usize = 2 * 1024;
+/// A host's key is a point of P-256 in hexadecimal.
+const MAX_HOST_KEY_CHARS: usize = 130;
 /// So many names stand in an answer at most.
 const MAX_NAMED: usize = 10;
 /// So much is said of an entry that cannot be read.
@@ -148,7 +152,8 @@ fn worker_beat(worker: WorkerInfo, left_out: &mut LeftOut) -> WorkerBeat {
     if info.gpu_info.len().max(info.gpu_plugin.len()) > MAX_GPUS {
         left_out.cards.push(worker.worker_id.clone());
     }
-    let specs = specs(info);
+    let gpu_set = gpu_set(&info.gpu_info);
+    let specs = specs(info, &gpu_set);
     if has_impossible_numbers(info) {
         left_out.numbers.push(worker.worker_id.clone());
     }
@@ -162,7 +167,7 @@ fn worker_beat(worker: WorkerInfo, left_out: &mut LeftOut) -> WorkerBeat {
         reported_status: Some(status_text(worker.status).to_owned()),
         specs,
         usage: usage(info),
-        gpu_set: gpu_set(&info.gpu_info),
+        gpu_set,
         gpus: info.gpu_plugin.iter().take(MAX_GPUS).filter_map(seen_gpu).collect(),
         worker_id: worker.worker_id,
     }
@@ -183,42 +188,47 @@ fn status_text(status: WorkerStatus) -> &'static str {
 }
 
 /// The lasting description. Its digest leaves out what moves with every heartbeat: clock rates, free memory and space.
-fn specs(info: &SystemInfo) -> Specs {
-    let cpu = info.cpu_info.as_ref();
-    let system = info.system_info.as_ref();
+fn specs(info: &SystemInfo, gpu_set: &[String]) -> Specs {
+    let SystemInfo { cpu_info, memory_info, system_info, motherboard_info, storage_info, gpu_info, .. } = info;
+    let (cpu, system) = (cpu_info.as_ref(), system_info.as_ref());
     let mut specs = Specs {
         hash: Vec::new(),
         cpu_model: find(cpu, &["model_name", "brand", "processor"], 256),
         cpu_count: positive(info.cpu_count),
         memory_mb: positive(info.memory_total),
         disk_gb: positive(info.disk_total),
-        gpu_count: Some(info.gpu_info.len() as i64),
+        gpu_count: Some(gpu_info.len() as i64),
         os: find(system, &["system"], 128),
         kernel: find(system, &["release"], 128),
-        raw: String::new(),
+        raw: bounded_json(
+            &Description { cpu_info, gpu_info, memory_info, motherboard_info, storage_info, system_info },
+            MAX_MACHINE_BYTES,
+        ),
     };
-    let lasting = serde_json::json!([
-        specs.cpu_model,
+    let lasting = (
+        &specs.cpu_model,
         specs.cpu_count,
         specs.memory_mb,
         specs.disk_gb,
         specs.gpu_count,
-        specs.os,
-        specs.kernel,
-        info.motherboard_info,
-        gpu_set(&info.gpu_info),
-    ]);
-    specs.hash = Sha256::digest(lasting.to_string()).to_vec();
-    let raw = serde_json::json!({
-        "cpu_info": info.cpu_info,
-        "memory_info": info.memory_info,
-        "system_info": info.system_info,
-        "motherboard_info": info.motherboard_info,
-        "storage_info": info.storage_info,
-        "gpu_info": info.gpu_info,
-    });
-    specs.raw = bounded_json(&raw, MAX_MACHINE_BYTES);
+        &specs.os,
+        &specs.kernel,
+        motherboard_info,
+        gpu_set,
+    );
+    specs.hash = Sha256::digest(json_text(&lasting).unwrap_or_default()).to_vec();
     specs
+}
+
+/// A machine as it is shown to people.
+#[derive(Serialize)]
+struct Description<'a> {
+    cpu_info: &'a Option<Object>,
+    gpu_info: &'a [Object],
+    memory_info: &'a Option<Object>,
+    motherboard_info: &'a Option<Object>,
+    storage_info: &'a Option<Object>,
+    system_info: &'a Option<Object>,
 }
 
 /// What no machine can be: an amount below nothing, or a share that is none. Numbers that are not finite do not come so far.
@@ -263,7 +273,8 @@ fn seen_gpu(card: &Object) -> Option<SeenGpu> {
         sm_count: number(&["gpu_cores", "multiprocessor_count"]),
         clock_mhz: number(&["gpu_clock_mhz", "clock_rate"]),
         architecture: find(Some(card), &["architecture"], 64),
-        raw: bounded_json(&Value::Object(card.clone()), MAX_CARD_BYTES),
+        host_key: find(Some(card), &[HOST_KEY_FIELD], MAX_HOST_KEY_CHARS),
+        raw: bounded_json(card, MAX_CARD_BYTES),
     })
 }
 
@@ -303,9 +314,13 @@ const NOT_KEPT: &str = "{}";
 
 /// JSON text, or [`NOT_KEPT`] where it would be too long. A NUL is written as an escape, which PostgreSQL refuses only in
 /// its own JSON types, and this column is text.
-pub(crate) fn bounded_json(value: &Value, max_bytes: usize) -> String {
-    let json = value.to_string();
-    if json.len() <= max_bytes { json } else { NOT_KEPT.to_owned() }
+pub(crate) fn bounded_json(value: &impl Serialize, max_bytes: usize) -> String {
+    json_text(value).filter(|json| json.len() <= max_bytes).unwrap_or_else(|| NOT_KEPT.to_owned())
+}
+
+/// What was read as JSON is JSON again.
+fn json_text(value: &impl Serialize) -> Option<String> {
+    serde_json::to_string(value).ok()
 }
 
 #[cfg(test)]

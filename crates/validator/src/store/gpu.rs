@@ -15,7 +15,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sqlx::{Any, Row, Transaction};
 
-use super::bulk::{bulk, list, rows, rows_per_statement};
+use super::bulk::{bulk, chunks, list, rows};
 use super::heartbeat::WorkerBeat;
 use super::{Store, StoreError, WorkerKey, double_or_null, parsed};
 
@@ -76,6 +76,8 @@ pub struct SeenGpu {
     pub clock_mhz: Option<i64>,
     /// Architecture name.
     pub architecture: Option<String>,
+    /// The key that its host says it signs with, unread.
+    pub host_key: Option<String>,
     /// The whole entry as JSON text, for display.
     pub raw: String,
 }
@@ -186,17 +188,80 @@ impl Store {
 impl SeenGpu {
     /// Digest over what a card is; what moves with every heartbeat, its clock and what its driver says besides, is left out.
     fn digest(&self) -> [u8; 32] {
-        let key = host_key(&self.raw).map(|key| key.to_string());
-        let lasting = (&self.model, self.memory_mb, &self.compute_capability, self.sm_count, &self.architecture, key);
+        let Self { model, memory_mb, compute_capability, sm_count, architecture, host_key, .. } = self;
+        let lasting = (model, memory_mb, compute_capability, sm_count, architecture, host_key);
         Sha256::digest(format!("{lasting:?}")).into()
     }
 }
 
+/// The cards that the workers of the miner `$1` hold.
+pub(super) const HELD: &str = "SELECT g.uuid, g.worker, g.hash, g.contested_at FROM workers w
+     JOIN gpus g ON g.worker = w.id WHERE w.hotkey = $1 AND g.uuid IS NOT NULL";
+
+/// A card that is held.
+struct HeldGpu {
+    worker: WorkerKey,
+    hash: Option<Vec<u8>>,
+    contested_at_ms: Option<i64>,
+}
+
 /// Records which cards these workers report, and returns those that another worker holds.
 ///
-/// The cards are claimed in one order in every heartbeat: two miners that claim the same ones take turns and never block
-/// each other. Where one heartbeat names a card several times, its claims follow one another.
+/// Most workers report the cards that they hold, as they were, and nobody else claims them: that is one statement for many
+/// workers. All others claim card by card, in one order in every heartbeat: two miners that claim the same ones take
+/// turns and never block each other. Where one heartbeat names a card several times, its claims follow one another.
 pub(super) async fn claim(
+    transaction: &mut Transaction<'_, Any>,
+    hotkey: Hotkey,
+    beats: &[(WorkerKey, &WorkerBeat)],
+    ownership: Ownership,
+    at_ms: i64,
+) -> Result<Vec<String>, StoreError> {
+    let held = held_gpus(transaction, hotkey).await?;
+    let mut counts: HashMap<WorkerKey, usize> = HashMap::new();
+    held.values().for_each(|gpu| *counts.entry(gpu.worker).or_default() += 1);
+    let is_same = |worker: WorkerKey, gpu: &SeenGpu| {
+        held.get(&gpu.uuid).is_some_and(|held| {
+            held.worker == worker
+                && held.hash.as_deref() == Some(gpu.digest().as_slice())
+                && held.contested_at_ms.is_none_or(|contested| contested < at_ms - OWNERSHIP_LAPSE_MS)
+        })
+    };
+    let (same, changed): (Vec<_>, Vec<_>) = beats.iter().copied().partition(|(worker, beat)| {
+        let uuids: BTreeSet<&str> = beat.gpus.iter().map(|gpu| gpu.uuid.as_str()).collect();
+        counts.get(worker).copied().unwrap_or(0) == uuids.len() && beat.gpus.iter().all(|gpu| is_same(*worker, gpu))
+    });
+    let holders: Vec<i64> = same.iter().filter(|(_, beat)| !beat.gpus.is_empty()).map(|(worker, _)| worker.0).collect();
+    for workers in chunks(&holders) {
+        let list = list(workers.len(), 2);
+        let mut query = bulk(format!("UPDATE gpus SET last_seen_at = $1 WHERE worker IN ({list})")).bind(at_ms);
+        for worker in workers {
+            query = query.bind(*worker);
+        }
+        query.execute(&mut **transaction).await?;
+    }
+    claim_each(transaction, &changed, ownership, at_ms).await
+}
+
+async fn held_gpus(
+    transaction: &mut Transaction<'_, Any>,
+    hotkey: Hotkey,
+) -> Result<HashMap<String, HeldGpu>, StoreError> {
+    let rows = sqlx::query(HELD).bind(hotkey.to_string()).fetch_all(&mut **transaction).await?;
+    rows.iter()
+        .map(|row| {
+            let held = HeldGpu {
+                worker: WorkerKey(row.try_get("worker")?),
+                hash: row.try_get("hash")?,
+                contested_at_ms: row.try_get("contested_at")?,
+            };
+            Ok((row.try_get("uuid")?, held))
+        })
+        .collect()
+}
+
+/// [`claim`], card by card.
+async fn claim_each(
     transaction: &mut Transaction<'_, Any>,
     beats: &[(WorkerKey, &WorkerBeat)],
     ownership: Ownership,
@@ -217,7 +282,7 @@ pub(super) async fn claim(
             }
             first
         });
-        for claims in claims.chunks(rows_per_statement(2)) {
+        for claims in chunks(&claims) {
             contested.extend(claim_distinct(transaction, claims, ownership, at_ms).await?);
         }
         claims = again;
@@ -277,7 +342,7 @@ async fn describe(
     changed: &[(&SeenGpu, WorkerKey)],
     at_ms: i64,
 ) -> Result<(), StoreError> {
-    for cards in changed.chunks(rows_per_statement(10)) {
+    for cards in chunks(changed) {
         let rows = rows(cards.len(), 10, 2, ", $1, $1, $1");
         let mut query = bulk(format!(
             "INSERT INTO gpus (uuid, worker, hash, model, memory_mb, cc, sm_count, clock_mhz, arch, raw, first_seen_at,
@@ -312,32 +377,43 @@ async fn contest(
     contested: &[(&SeenGpu, WorkerKey)],
     at_ms: i64,
 ) -> Result<(), StoreError> {
-    if contested.is_empty() {
-        return Ok(());
+    for contested in chunks(contested) {
+        let list = list(contested.len(), 2);
+        let mut query =
+            bulk(format!("UPDATE gpus SET contested_at = $1 WHERE uuid IN ({list}) RETURNING id, uuid")).bind(at_ms);
+        for (gpu, _) in contested {
+            query = query.bind(gpu.uuid.clone());
+        }
+        let mut keys: HashMap<String, i64> = HashMap::new();
+        for row in query.fetch_all(&mut **transaction).await? {
+            keys.insert(row.try_get("uuid")?, row.try_get("id")?);
+        }
+        let claims: Vec<_> =
+            contested.iter().filter_map(|(gpu, worker)| Some((*keys.get(&gpu.uuid)?, worker.0, &gpu.raw))).collect();
+        note_claims(transaction, &claims, at_ms).await?;
     }
-    let list = list(contested.len(), 2);
-    let mut query =
-        bulk(format!("UPDATE gpus SET contested_at = $1 WHERE uuid IN ({list}) RETURNING id, uuid")).bind(at_ms);
-    for (gpu, _) in contested {
-        query = query.bind(gpu.uuid.clone());
+    Ok(())
+}
+
+/// Writes claims on cards: the card, the worker, and how that describes it.
+async fn note_claims(
+    transaction: &mut Transaction<'_, Any>,
+    claims: &[(i64, i64, &String)],
+    at_ms: i64,
+) -> Result<(), StoreError> {
+    for claims in chunks(claims) {
+        let rows = rows(claims.len(), 3, 2, ", $1, $1, 1");
+        let mut query = bulk(format!(
+            "INSERT INTO gpu_claims (gpu, worker, raw, first_at, last_at, beats) VALUES {rows}
+             ON CONFLICT (gpu, worker) DO UPDATE SET last_at = excluded.last_at, beats = gpu_claims.beats + 1,
+                                                     raw = excluded.raw"
+        ))
+        .bind(at_ms);
+        for (gpu, worker, raw) in claims {
+            query = query.bind(*gpu).bind(*worker).bind((*raw).clone());
+        }
+        query.execute(&mut **transaction).await?;
     }
-    let mut keys = HashMap::new();
-    for row in query.fetch_all(&mut **transaction).await? {
-        keys.insert(row.try_get::<String, _>("uuid")?, row.try_get::<i64, _>("id")?);
-    }
-    let claims: Vec<_> =
-        contested.iter().filter_map(|(gpu, worker)| Some((*keys.get(&gpu.uuid)?, worker.0, gpu.raw.clone()))).collect();
-    let rows = rows(claims.len(), 3, 2, ", $1, $1, 1");
-    let mut query = bulk(format!(
-        "INSERT INTO gpu_claims (gpu, worker, raw, first_at, last_at, beats) VALUES {rows}
-         ON CONFLICT (gpu, worker) DO UPDATE SET last_at = excluded.last_at, beats = gpu_claims.beats + 1,
-                                                 raw = excluded.raw"
-    ))
-    .bind(at_ms);
-    for (gpu, worker, raw) in claims {
-        query = query.bind(gpu).bind(worker).bind(raw);
-    }
-    query.execute(&mut **transaction).await?;
     Ok(())
 }
 

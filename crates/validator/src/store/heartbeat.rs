@@ -10,7 +10,7 @@ use byteleap_protocol::hotkey::Hotkey;
 use byteleap_protocol::id::WorkerId;
 use sqlx::{Any, Row, Transaction};
 
-use super::bulk::{bulk, list, rows, rows_per_statement};
+use super::bulk::{bulk, chunks, list, rows};
 use super::gpu::SeenGpu;
 use super::{Store, StoreError, WorkerKey, commit, json_of, parsed, retrying, texts_of};
 
@@ -158,7 +158,7 @@ impl Store {
         let mut transaction = self.begin().await?;
         upsert_miner(&mut transaction, heartbeat).await?;
         let mut workers = known_workers(&mut transaction, heartbeat.hotkey).await?;
-        upsert_workers(&mut transaction, heartbeat, &mut workers).await?;
+        hear_workers(&mut transaction, heartbeat, &mut workers).await?;
         let beats: Vec<_> = heartbeat
             .workers
             .iter()
@@ -172,7 +172,8 @@ impl Store {
         write_usage(&mut transaction, &beats, at_ms).await?;
         super::presence::mark(&mut transaction, heartbeat.hotkey, &beats, at_ms).await?;
         super::presence::note_addresses(&mut transaction, heartbeat.hotkey, &beats, at_ms).await?;
-        let contested_gpus = super::gpu::claim(&mut transaction, &beats, self.gpu_ownership, at_ms).await?;
+        let contested_gpus =
+            super::gpu::claim(&mut transaction, heartbeat.hotkey, &beats, self.gpu_ownership, at_ms).await?;
         let over_limit = mark_over_limit(&mut transaction, &workers, at_ms).await?;
         commit(transaction).await?;
         Ok(Recorded { over_limit, contested_gpus })
@@ -294,20 +295,42 @@ struct KnownWorker {
     over_limit: bool,
     /// Digest of its specs, when they were written.
     hash: Option<Vec<u8>>,
+    /// What it said of itself; unknown of one that has just been written.
+    said: Option<Said>,
 }
+
+/// What a worker says of itself, as its row holds it.
+struct Said {
+    name: Option<String>,
+    version: Option<String>,
+    capabilities: String,
+    reported_status: Option<String>,
+}
+
+impl KnownWorker {
+    /// Whether this heartbeat tells nothing of the worker but that it is there.
+    fn says_the_same(&self, beat: &WorkerBeat) -> bool {
+        self.said.as_ref().is_some_and(|said| {
+            (beat.name.is_none() || beat.name == said.name)
+                && (beat.version.is_none() || beat.version == said.version)
+                && beat.reported_status == said.reported_status
+                && json_of(&beat.capabilities) == said.capabilities
+        })
+    }
+}
+
+/// The workers of the miner `$1`, with the digests of their specs.
+pub(super) const KNOWN_WORKERS: &str =
+    "SELECT w.id, w.worker_id, w.name, w.version, w.capabilities, w.reported_status, w.first_seen_at, w.deadline_at,
+            w.over_limit, s.hash
+     FROM workers w LEFT JOIN worker_specs s ON s.worker = w.id WHERE w.hotkey = $1";
 
 /// The workers of this miner that are on record.
 async fn known_workers(
     transaction: &mut Transaction<'_, Any>,
     hotkey: Hotkey,
 ) -> Result<HashMap<WorkerId, KnownWorker>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT w.id, w.worker_id, w.first_seen_at, w.deadline_at, w.over_limit, s.hash
-         FROM workers w LEFT JOIN worker_specs s ON s.worker = w.id WHERE w.hotkey = $1",
-    )
-    .bind(hotkey.to_string())
-    .fetch_all(&mut **transaction)
-    .await?;
+    let rows = sqlx::query(KNOWN_WORKERS).bind(hotkey.to_string()).fetch_all(&mut **transaction).await?;
     rows.iter()
         .map(|row| {
             let known = KnownWorker {
@@ -316,20 +339,59 @@ async fn known_workers(
                 deadline_at_ms: row.try_get("deadline_at")?,
                 over_limit: row.try_get::<i64, _>("over_limit")? != 0,
                 hash: row.try_get("hash")?,
+                said: Some(Said {
+                    name: row.try_get("name")?,
+                    version: row.try_get("version")?,
+                    capabilities: row.try_get("capabilities")?,
+                    reported_status: row.try_get("reported_status")?,
+                }),
             };
             Ok((parsed("workers", row, "worker_id")?, known))
         })
         .collect()
 }
 
-/// Writes that these workers were heard, and brings `workers` up to date.
-async fn upsert_workers(
+/// Writes that these workers were heard, and brings `workers` up to date. Most of them say what they said before.
+async fn hear_workers(
     transaction: &mut Transaction<'_, Any>,
     heartbeat: &Heartbeat,
     workers: &mut HashMap<WorkerId, KnownWorker>,
 ) -> Result<(), StoreError> {
     let deadline_at_ms = heartbeat.at_ms + WORKER_DEADLINE_MS;
-    for beats in heartbeat.workers.chunks(rows_per_statement(5)) {
+    let (mut same, mut changed) = (Vec::new(), Vec::new());
+    for beat in &heartbeat.workers {
+        match workers.get_mut(&beat.worker_id).filter(|known| known.says_the_same(beat)) {
+            Some(known) => {
+                known.deadline_at_ms = deadline_at_ms;
+                same.push(known.key.0);
+            }
+            None => changed.push(beat),
+        }
+    }
+    for keys in chunks(&same) {
+        let list = list(keys.len(), 3);
+        let mut query = bulk(format!(
+            "UPDATE workers SET last_heartbeat_at = $1, deadline_at = $2, state = 'online' WHERE id IN ({list})"
+        ))
+        .bind(heartbeat.at_ms)
+        .bind(deadline_at_ms);
+        for key in keys {
+            query = query.bind(*key);
+        }
+        query.execute(&mut **transaction).await?;
+    }
+    upsert_workers(transaction, heartbeat, &changed, workers).await
+}
+
+/// Writes workers that are new or say something new, and brings `workers` up to date.
+async fn upsert_workers(
+    transaction: &mut Transaction<'_, Any>,
+    heartbeat: &Heartbeat,
+    beats: &[&WorkerBeat],
+    workers: &mut HashMap<WorkerId, KnownWorker>,
+) -> Result<(), StoreError> {
+    let deadline_at_ms = heartbeat.at_ms + WORKER_DEADLINE_MS;
+    for beats in chunks(beats) {
         let rows = rows(beats.len(), 5, 4, ", $1, $2, $2, $3, 'online', 0");
         let mut query = bulk(format!(
             "INSERT INTO workers (worker_id, name, version, capabilities, reported_status, hotkey, first_seen_at,
@@ -364,6 +426,7 @@ async fn upsert_workers(
                 deadline_at_ms,
                 over_limit: row.try_get::<i64, _>("over_limit")? != 0,
                 hash: workers.remove(&worker_id).and_then(|known| known.hash),
+                said: None,
             };
             workers.insert(worker_id, known);
         }
@@ -377,7 +440,7 @@ async fn write_specs(
     changed: &[(WorkerKey, &WorkerBeat)],
     at_ms: i64,
 ) -> Result<(), StoreError> {
-    for beats in changed.chunks(rows_per_statement(10)) {
+    for beats in chunks(changed) {
         let rows = rows(beats.len(), 10, 2, ", $1, $1");
         let mut query = bulk(format!(
             "INSERT INTO worker_specs (worker, hash, cpu_model, cpu_count, memory_mb, disk_gb, gpu_count, os, kernel, raw,
@@ -414,7 +477,7 @@ async fn write_usage(
     beats: &[(WorkerKey, &WorkerBeat)],
     at_ms: i64,
 ) -> Result<(), StoreError> {
-    for beats in beats.chunks(rows_per_statement(7)) {
+    for beats in chunks(beats) {
         let rows = rows(beats.len(), 7, 2, ", $1");
         let mut query = bulk(format!(
             "INSERT INTO worker_usage (worker, cpu_pct, mem_pct, mem_free_mb, disk_free_gb, uptime_s, public_ip, at)
@@ -453,7 +516,7 @@ async fn mark_over_limit(
     let joined = live[..active].iter().filter(|(_, worker)| worker.over_limit);
     let left = live[active..].iter().filter(|(_, worker)| !worker.over_limit);
     let changed: Vec<i64> = joined.chain(left).map(|(_, worker)| worker.key.0).collect();
-    for keys in changed.chunks(rows_per_statement(1)) {
+    for keys in chunks(&changed) {
         let list = list(keys.len(), 1);
         let mut query = bulk(format!("UPDATE workers SET over_limit = 1 - over_limit WHERE id IN ({list})"));
         for key in keys {

@@ -12,7 +12,7 @@ use byteleap_scoring::presence::{Bucket, DayBits};
 use sha2::{Digest, Sha256};
 use sqlx::{Any, Row, Transaction};
 
-use super::bulk::{bulk, list, rows, rows_per_statement};
+use super::bulk::{bulk, chunks, list, rows};
 use super::heartbeat::WorkerBeat;
 use super::{StoreError, WorkerKey, json_of};
 
@@ -49,6 +49,11 @@ fn printable(name: &str) -> Option<String> {
     (!kept.is_empty()).then_some(kept)
 }
 
+/// Presence of the workers of the miner `$1` on the day `$2`.
+pub(super) const TODAY: &str = "SELECT p.worker, p.gpu_set, p.bits, s.hash FROM workers w
+     JOIN presence_days p ON p.worker = w.id JOIN gpu_sets s ON s.id = p.gpu_set
+     WHERE w.hotkey = $1 AND p.day = $2";
+
 /// Sets the bit of now for each of a miner's workers.
 pub(super) async fn mark(
     transaction: &mut Transaction<'_, Any>,
@@ -57,28 +62,25 @@ pub(super) async fn mark(
     at_ms: i64,
 ) -> Result<(), StoreError> {
     let bucket = Bucket::at(at_ms);
-    let sets = gpu_set_rows(transaction, beats.iter().map(|(_, beat)| beat.gpu_set.as_slice())).await?;
-    let found = sqlx::query(
-        "SELECT p.worker, p.gpu_set, p.bits FROM workers w JOIN presence_days p ON p.worker = w.id
-         WHERE w.hotkey = $1 AND p.day = $2",
-    )
-    .bind(hotkey.to_string())
-    .bind(bucket.day())
-    .fetch_all(&mut **transaction)
-    .await?;
-    let mut days: HashMap<(i64, i64), DayBits> = HashMap::with_capacity(found.len());
+    let found = sqlx::query(TODAY).bind(hotkey.to_string()).bind(bucket.day()).fetch_all(&mut **transaction).await?;
+    let mut days: HashMap<(i64, Vec<u8>), (i64, DayBits)> = HashMap::with_capacity(found.len());
     for row in &found {
-        days.insert((row.try_get("worker")?, row.try_get("gpu_set")?), bits_of(row.try_get("bits")?)?);
+        let set = (row.try_get("gpu_set")?, bits_of(row.try_get("bits")?)?);
+        days.insert((row.try_get("worker")?, row.try_get("hash")?), set);
     }
-    let mut marked = Vec::new();
-    for ((worker, _), set) in beats.iter().zip(sets) {
-        let mut bits = days.get(&(worker.0, set)).copied().unwrap_or(DayBits::EMPTY);
-        if !bits.contains(bucket) {
-            bits.insert(bucket);
-            marked.push((worker.0, set, bits));
+    let (mut marked, mut first) = (Vec::new(), Vec::new());
+    for (worker, beat) in beats {
+        let (hash, _) = gpu_set_text(&beat.gpu_set);
+        match days.get(&(worker.0, hash)) {
+            Some((set, bits)) => marked.push((worker.0, *set, *bits)),
+            None => first.push((worker.0, beat.gpu_set.as_slice())),
         }
     }
-    for marked in marked.chunks(rows_per_statement(3)) {
+    marked.retain(|(_, _, bits)| !bits.contains(bucket));
+    let sets = gpu_set_rows(transaction, first.iter().map(|(_, gpus)| *gpus)).await?;
+    marked.extend(first.iter().zip(sets).map(|((worker, _), set)| (*worker, set, DayBits::EMPTY)));
+    marked.iter_mut().for_each(|(_, _, bits)| bits.insert(bucket));
+    for marked in chunks(&marked) {
         let rows = rows(marked.len(), 3, 2, ", $1");
         let mut query = bulk(format!(
             "INSERT INTO presence_days (worker, gpu_set, bits, day) VALUES {rows}
@@ -93,6 +95,11 @@ pub(super) async fn mark(
     Ok(())
 }
 
+/// The latest address of each worker of the miner `$1`, with the begin of its run.
+pub(super) const LATEST_ADDRESSES: &str = "SELECT a.worker, a.from_at, a.ip FROM workers w
+     JOIN worker_addresses a ON a.worker = w.id
+     WHERE w.hotkey = $1 AND a.from_at = (SELECT MAX(b.from_at) FROM worker_addresses b WHERE b.worker = w.id)";
+
 /// Prolongs the runs of these workers' addresses, or begins new ones.
 pub(super) async fn note_addresses(
     transaction: &mut Transaction<'_, Any>,
@@ -105,28 +112,34 @@ pub(super) async fn note_addresses(
     if seen.is_empty() {
         return Ok(());
     }
-    let latest = sqlx::query(
-        "SELECT a.worker, a.from_at, a.ip FROM workers w JOIN worker_addresses a ON a.worker = w.id
-         WHERE w.hotkey = $1 AND a.from_at = (SELECT MAX(b.from_at) FROM worker_addresses b WHERE b.worker = w.id)",
-    )
-    .bind(hotkey.to_string())
-    .fetch_all(&mut **transaction)
-    .await?;
+    let latest = sqlx::query(LATEST_ADDRESSES).bind(hotkey.to_string()).fetch_all(&mut **transaction).await?;
     let mut runs: HashMap<i64, (i64, String)> = HashMap::with_capacity(latest.len());
     for row in &latest {
         runs.insert(row.try_get("worker")?, (row.try_get("from_at")?, row.try_get("ip")?));
     }
-    for seen in seen.chunks(rows_per_statement(3)) {
-        let rows = rows(seen.len(), 3, 2, ", $1");
+    let (same, moved): (Vec<_>, Vec<_>) =
+        seen.into_iter().partition(|(worker, ip)| runs.get(worker).is_some_and(|(_, last)| last == ip));
+    for workers in chunks(&same) {
+        let list = list(workers.len(), 2);
         let mut query = bulk(format!(
-            "INSERT INTO worker_addresses (worker, from_at, ip, to_at) VALUES {rows}
+            "UPDATE worker_addresses SET to_at = $1 WHERE worker IN ({list})
+             AND from_at = (SELECT MAX(b.from_at) FROM worker_addresses b WHERE b.worker = worker_addresses.worker)"
+        ))
+        .bind(at_ms);
+        for (worker, _) in workers {
+            query = query.bind(*worker);
+        }
+        query.execute(&mut **transaction).await?;
+    }
+    for moved in chunks(&moved) {
+        let rows = rows(moved.len(), 2, 2, ", $1, $1");
+        let mut query = bulk(format!(
+            "INSERT INTO worker_addresses (worker, ip, from_at, to_at) VALUES {rows}
              ON CONFLICT (worker, from_at) DO UPDATE SET to_at = excluded.to_at, ip = excluded.ip"
         ))
         .bind(at_ms);
-        for (worker, ip) in seen {
-            let from_at_ms =
-                runs.get(worker).filter(|(_, last)| last == ip).map_or(at_ms, |(from_at_ms, _)| *from_at_ms);
-            query = query.bind(*worker).bind(from_at_ms).bind(ip.clone());
+        for (worker, ip) in moved {
+            query = query.bind(*worker).bind(ip.clone());
         }
         query.execute(&mut **transaction).await?;
     }
@@ -145,17 +158,11 @@ async fn gpu_set_rows<'a>(
     transaction: &mut Transaction<'_, Any>,
     sets: impl Iterator<Item = &'a [String]>,
 ) -> Result<Vec<i64>, StoreError> {
-    let hashes: Vec<(Vec<u8>, String)> = sets
-        .map(|gpus| {
-            let distinct: Vec<String> = gpus.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
-            let uuids = json_of(&distinct);
-            (Sha256::digest(&uuids).to_vec(), uuids)
-        })
-        .collect();
+    let hashes: Vec<(Vec<u8>, String)> = sets.map(gpu_set_text).collect();
     let distinct: BTreeMap<&Vec<u8>, &String> = hashes.iter().map(|(hash, uuids)| (hash, uuids)).collect();
     let mut found = find_gpu_sets(transaction, &distinct.keys().copied().collect::<Vec<_>>()).await?;
     let missing: Vec<_> = distinct.into_iter().filter(|(hash, _)| !found.contains_key(*hash)).collect();
-    for sets in missing.chunks(rows_per_statement(2)) {
+    for sets in chunks(&missing) {
         let rows = rows(sets.len(), 2, 1, "");
         let text = format!("INSERT INTO gpu_sets (hash, uuids) VALUES {rows} ON CONFLICT (hash) DO NOTHING");
         let mut query = bulk(text);
@@ -169,12 +176,19 @@ async fn gpu_set_rows<'a>(
     hashes.iter().map(|(hash, _)| row_of(hash)).collect()
 }
 
+/// A set of GPUs as it is stored: its digest and its JSON.
+fn gpu_set_text(gpus: &[String]) -> (Vec<u8>, String) {
+    let distinct: Vec<String> = gpus.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
+    let uuids = json_of(&distinct);
+    (Sha256::digest(&uuids).to_vec(), uuids)
+}
+
 async fn find_gpu_sets(
     transaction: &mut Transaction<'_, Any>,
     hashes: &[&Vec<u8>],
 ) -> Result<HashMap<Vec<u8>, i64>, StoreError> {
     let mut found = HashMap::with_capacity(hashes.len());
-    for hashes in hashes.chunks(rows_per_statement(1)) {
+    for hashes in chunks(hashes) {
         let list = list(hashes.len(), 1);
         let mut query = bulk(format!("SELECT id, hash FROM gpu_sets WHERE hash IN ({list})"));
         for hash in hashes {
