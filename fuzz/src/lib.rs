@@ -27,11 +27,12 @@ pub mod text;
 pub type Target = fn(&[u8]);
 
 /// Every target under its name: that of its binary, its file in `targets/` and its folder in `corpus/`.
-pub const TARGETS: [(&str, Target); 23] = [
+pub const TARGETS: [(&str, Target); 24] = [
     ("lenient_json", text::lenient_json),
     ("canonical_json", text::canonical_json),
     ("hotkey", text::hotkey),
     ("worker_frame", message::worker_frame),
+    ("heartbeat_report", message::heartbeat_report),
     ("miner_frame", message::miner_frame),
     ("payload", message::payload),
     ("feedback", message::feedback),

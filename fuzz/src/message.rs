@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use byteleap_protocol::challenge::{ChallengeData, ChallengeItem, ChallengeKind};
 use byteleap_protocol::feedback::{MAX_VALIDATORS, MAX_WORKERS, MinerFeedback, Relayed};
-use byteleap_protocol::frame::{FrameError, MinerFrame, WorkerFrame};
+use byteleap_protocol::frame::{FrameError, HeartbeatReport, MinerFrame, WorkerFrame};
 use byteleap_protocol::payload::{
     CommitmentData, CommitmentResponse, ErrorAnswer, HeartbeatData, HeartbeatResponse, ProofData, ProofReceipt,
     SystemInfo, TaskRequest, TaskResponse, TokenRecord, TokenRequest, read_answer,
@@ -25,6 +25,21 @@ pub fn worker_frame(bytes: &[u8]) {
                 let _ = result.data.challenge_result();
             }
         }
+        Err(error) => check_refusal(&error),
+    }
+}
+
+/// A heartbeat, as a miner looks at it: it sees what the decoder reads. What the decoder refuses it may take, where it does
+/// not look; the host's data are refused when they are read, then.
+pub fn heartbeat_report(bytes: &[u8]) {
+    let Some(report) = HeartbeatReport::glance(bytes) else { return };
+    let host = report.system_info.read();
+    match WorkerFrame::decode(bytes) {
+        Ok(WorkerFrame::Heartbeat { data }) => {
+            assert_eq!(host.unwrap(), data.system_info);
+            assert_eq!((report.active_tasks, report.capabilities), (data.active_tasks, data.capabilities));
+        }
+        Ok(other) => panic!("a glance takes {other:?} for a heartbeat"),
         Err(error) => check_refusal(&error),
     }
 }

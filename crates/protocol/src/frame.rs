@@ -215,7 +215,8 @@ impl From<WorkerHeartbeat> for HeartbeatReport {
 
 impl HeartbeatReport {
     /// Reads a heartbeat in the form that workers send, without building a tree of it. None for every other message, and
-    /// for a heartbeat that needs tolerance: [`WorkerFrame::decode`] is for these, and reads the same out of this one.
+    /// for a heartbeat that needs tolerance: [`WorkerFrame::decode`] is for these, and reads the same out of this one, unless
+    /// it refuses it for what is not looked at here.
     #[must_use]
     pub fn glance(message: &[u8]) -> Option<Self> {
         const BEGINNINGS: [&[u8]; 2] = [br#"{"type": "heartbeat""#, br#"{"type":"heartbeat""#];

@@ -50,7 +50,7 @@ macro_rules! replayed {
 }
 
 replayed! {
-    lenient_json, canonical_json, hotkey, worker_frame, miner_frame, payload, feedback, synapse_request, synapse_reply, session_init,
+    lenient_json, canonical_json, hotkey, worker_frame, heartbeat_report, miner_frame, payload, feedback, synapse_request, synapse_reply, session_init,
     sealed_package, merkle_proof, half_list, gpu_server_answer, stored_proof, config, keyfile, devchain_request,
     devchain_extrinsic, join_token, key_proof, meshhub_frame, meshhub_message,
 }
