@@ -67,6 +67,14 @@ impl Link {
             Standing::Unenrolled(_) | Standing::Unproved => Owner::Address(self.address),
         }
     }
+
+    /// Whether the worker at its other end is this owner, or was it before its key was enrolled.
+    fn is_of(&self, owner: Owner) -> bool {
+        match owner {
+            Owner::Key(_) => self.owner() == owner,
+            Owner::Address(address) => self.address == address,
+        }
+    }
 }
 
 /// A worker as others may see it.
@@ -306,7 +314,7 @@ impl Registry {
     }
 
     /// Judges every connected worker anew: those that fail are removed and told to close, the others get the standing that
-    /// they were found to have.
+    /// they were found to have. The task that a worker holds is from then on that of the key which was enrolled for it.
     pub(super) fn judge_again<E>(
         &self,
         judge: impl Fn(&WorkerId, Standing) -> Result<Standing, E>,
@@ -316,9 +324,16 @@ impl Registry {
     {
         let mut dismissed = Vec::new();
         let mut table = self.table();
-        for (worker_id, entry) in &mut table.workers {
+        let Table { workers, tasks, .. } = &mut *table;
+        for (worker_id, entry) in workers {
             match judge(worker_id, entry.link.standing) {
-                Ok(standing) => entry.link.standing = standing,
+                Ok(standing) => {
+                    let former = entry.link.owner();
+                    entry.link.standing = standing;
+                    if let Some(task) = tasks.get_mut(worker_id).filter(|task| task.owner == former) {
+                        task.owner = entry.link.owner();
+                    }
+                }
                 Err(reason) => dismissed.push((worker_id.clone(), reason)),
             }
         }
@@ -536,13 +551,13 @@ impl Table {
         is_meant: impl Fn(&Task) -> bool,
     ) -> Result<&mut Task, Delivery> {
         // A replaced connection has nothing to say any more; its worker says it again on the new one.
-        let present = self.owned(worker_id, generation).ok_or(Delivery::Unasked)?;
-        let owner = present.link.owner();
+        let present = self.workers.get(worker_id).filter(|entry| entry.generation == generation);
+        let link = &present.ok_or(Delivery::Unasked)?.link;
         if !self.tasks.get(worker_id).is_some_and(&is_meant) {
             let is_held = self.tasks.values().any(is_meant);
             return Err(if is_held { Delivery::Foreign } else { Delivery::Unasked });
         }
-        self.tasks.get_mut(worker_id).filter(|task| task.owner == owner).ok_or(Delivery::Foreign)
+        self.tasks.get_mut(worker_id).filter(|task| link.is_of(task.owner)).ok_or(Delivery::Foreign)
     }
 
     fn owned(&mut self, worker_id: &WorkerId, generation: Generation) -> Option<&mut Entry> {
@@ -555,7 +570,7 @@ impl Table {
         let (Some(entry), Some(task)) = (self.workers.get(worker_id), self.tasks.get_mut(worker_id)) else { return };
         if let Awaiting::Outcome { assignment, told, .. } = &mut task.awaiting
             && *told != Some(entry.generation)
-            && task.owner == entry.link.owner()
+            && entry.link.is_of(task.owner)
         {
             let data = TaskAssignment::clone(assignment);
             if entry.link.outgoing.try_send(MinerFrame::TaskAssignment { data }).is_ok() {
@@ -752,6 +767,35 @@ mod tests {
         assert_eq!(deliver("keyed", &moved), Delivery::Accepted, "the key, after a reconnect from elsewhere");
         assert!(outcome.try_recv().is_ok());
         assert_eq!(deliver("keyed", &moved), Delivery::Unasked, "once");
+    }
+
+    #[test]
+    fn a_worker_that_is_enrolled_in_mid_task_keeps_it_and_brings_it_along_by_its_key() {
+        let key = WorkerKey([7; 32]);
+        for (is_judged, now_from) in [(true, [198, 51, 100, 1]), (false, [203, 0, 113, 1])] {
+            let world = World::new();
+            let _before = world.register_from("w1", [203, 0, 113, 1], Standing::Unenrolled(key)).expect("registered");
+            let (worker, number) = world.occupy(Some("w1")).expect("idle");
+            let mut outcome = world.registry.expect_outcome(&worker, number, assignment("c1"), Told::Now);
+            if is_judged {
+                let dismissed = world.registry.judge_again(|_, _| Ok::<_, ClosedFor>(Standing::Enrolled(key)));
+                assert!(dismissed.is_empty());
+            }
+            // A key that nobody saw connected proves the task by its address, as the worker did when it was given to it.
+            let after = world.register_from("w1", now_from, Standing::Enrolled(key)).expect("registered");
+            assert_eq!(world.registry.deliver_result(&worker, after.generation, result("c1")), Delivery::Accepted);
+            assert!(outcome.try_recv().is_ok());
+        }
+    }
+
+    /// A reason to be dismissed, which nobody here has.
+    #[derive(Debug)]
+    struct ClosedFor;
+
+    impl From<&ClosedFor> for CloseCode {
+        fn from(_: &ClosedFor) -> Self {
+            Self::NotEnrolled
+        }
     }
 
     #[test]

@@ -167,6 +167,25 @@ async fn enrolling_a_connected_workers_key_changes_its_standing_and_drops_whoeve
 }
 
 #[tokio::test]
+async fn a_worker_that_is_enrolled_in_mid_task_keeps_its_task() {
+    let validator = StubValidator::start(0x22).await;
+    validator.hand_out([challenge("c1", "w1")]);
+    let miner = TestMiner::start(&[&validator]).await;
+    let mut worker = Worker::dial(miner.workers).await;
+    assert_eq!(prove(&mut worker, "w1", &secret(7), None).await, None);
+    let task = worker.hear_task().await;
+    let mut squatter = Worker::register(miner.workers, "w2").await;
+    enroll::enroll(&miner.settings, secret(7).public(), None, 0).expect("enrolled");
+    enrolled(&miner, "w2", &secret(8)).await;
+    // By then all have been judged again.
+    squatter.expect_close(CloseCode::NotProved).await;
+    worker.complete(&task.task_id, '1').await;
+    let (message_id, _) = worker.hear_query().await;
+    worker.prove(message_id).await;
+    validator.next_proof().await;
+}
+
+#[tokio::test]
 async fn a_join_token_enrols_one_worker_once_over_tls_alone() {
     let miner = TestMiner::start_with(&[], &["worker_management.auth=enrolled"]).await;
     let token = token(&miner);
