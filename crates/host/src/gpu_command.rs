@@ -286,6 +286,10 @@ fn unbind(args: &UnbindArgs) -> Result<(), Error> {
         return print(&format!("Done: {freed} GPUs are freed after a restart: sudo reboot\n"));
     }
     let undoing = binder.undoing()?;
+    if undoing.runs == 0 && undoing.has_leftovers && !args.dry_run {
+        binder.unbind(args.now)?;
+        return print("Done: an interrupted run had changed nothing yet; what it left of a backup is removed\n");
+    }
     if undoing.runs == 0 {
         return remove_former(&binder, args);
     }

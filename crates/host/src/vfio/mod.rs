@@ -131,6 +131,8 @@ pub struct Undoing {
     pub commands: Vec<Vec<String>>,
     /// Runs that are undone.
     pub runs: usize,
+    /// Whether a run ended before its manifest was written, and so before its first change.
+    pub has_leftovers: bool,
 }
 
 /// Changes one machine by plan.
@@ -210,7 +212,7 @@ impl Binder<'_> {
     /// Backups or files cannot be read.
     pub fn undoing(&self) -> Result<Undoing, Error> {
         let backups = Backups::read(self.host).map_err(Error::Backups)?;
-        let mut undoing = Undoing::default();
+        let mut undoing = Undoing { has_leftovers: !backups.leftovers.is_empty(), ..Undoing::default() };
         for backup in backups.undoable() {
             let known = std::mem::take(&mut undoing.edits);
             let current = |path: &str| match known.iter().find(|edit: &&Edit| edit.path == path) {

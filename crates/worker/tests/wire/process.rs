@@ -252,6 +252,11 @@ async fn the_gpu_commands_answer_with_the_exit_codes_of_old() {
     assert_eq!(code(&["debug"]).await, Some(0));
     assert_eq!(code(&["bind"]).await, Some(1), "there is no GPU");
     assert_eq!(code(&["unbind", "--yes"]).await, Some(1), "there is nothing to undo");
+    let leftover = folder.path().join("var/lib/byteleap-gpu/20261124T200000Z");
+    std::fs::create_dir_all(&leftover).unwrap();
+    std::fs::write(leftover.join("0.after"), "").unwrap();
+    assert_eq!(code(&["unbind"]).await, Some(0), "a run that was killed before its first change left this");
+    assert!(!folder.path().join("var/lib/byteleap-gpu").exists());
     for wrong in [["bind", "0"], ["bind", "many"], ["bind", "-1"], ["release", "1"]] {
         assert_eq!(code(&wrong).await, Some(2), "{wrong:?}");
     }
