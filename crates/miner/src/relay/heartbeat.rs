@@ -19,7 +19,7 @@ use byteleap_protocol::{
     hotkey::Hotkey,
     payload::{HeartbeatData, SCHEMA_VERSION, SystemInfo, WorkerInfo, WorkerStatus},
 };
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,7 @@ use super::told::{Answer, Answers};
 use crate::{
     status::idle_because,
     time::seconds,
-    validators::Validators,
+    validators::{Validator, Validators},
     workers::registry::{Registry, WorkerView},
 };
 
@@ -56,59 +56,69 @@ impl Heartbeat {
         Self { validators, registry, clock, own, answers, drain, monitor }
     }
 
-    /// Reports at once and then every interval, until `stop`.
+    /// Reports at once and then every interval, until `stop`. A validator that has not answered the last report yet is left
+    /// out of the next one, so that it delays nobody else's.
     pub(crate) async fn run(self, interval: Duration, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut reports, mut awaited) = (FuturesUnordered::new(), Vec::new());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.report() => {}
+                Some(answered) = reports.next(), if !reports.is_empty() => {
+                    awaited.retain(|hotkey| *hotkey != answered);
+                    self.pass_on();
+                }
+                _ = ticks.tick() => {
+                    let data = Arc::new(self.picture().await);
+                    metrics::gauge!("workers_reported").set(data.workers.len() as f64);
+                    metrics::gauge!("workers_idle").set(self.registry.idle() as f64);
+                    let validators = self.validators.current();
+                    self.answers.retain(|hotkey| validators.iter().any(|validator| validator.hotkey() == *hotkey));
+                    if validators.is_empty() {
+                        self.pass_on();
+                    }
+                    for validator in validators {
+                        if !awaited.contains(&validator.hotkey()) {
+                            awaited.push(validator.hotkey());
+                            reports.push(self.report(validator, Arc::clone(&data)));
+                        }
+                    }
+                }
             }
         }
     }
 
-    /// One report to all validators in parallel.
-    async fn report(&self) {
-        let data = Arc::new(HeartbeatData {
+    /// What is reported now.
+    async fn picture(&self) -> HeartbeatData {
+        HeartbeatData {
             hotkey: self.own.to_string(),
             timestamp: seconds(self.clock.unix_ms()),
             workers: self.registry.snapshot().into_iter().filter_map(worker_info).collect::<Vec<_>>().into(),
             miner_info: self.miner_info().await,
             schema_version: SCHEMA_VERSION,
-        });
-        let workers = data.workers.len();
-        metrics::gauge!("workers_reported").set(workers as f64);
-        metrics::gauge!("workers_idle").set(self.registry.idle() as f64);
-        let validators = self.validators.current();
-        self.answers.retain(|hotkey| validators.iter().any(|validator| validator.hotkey() == *hotkey));
-        let reports = validators.into_iter().map(|validator| {
-            let data = Arc::clone(&data);
-            async move {
-                let hotkey = validator.hotkey();
-                let (message, feedback) = match validator.report(data).await {
-                    Ok(response) => {
-                        match response.error_code {
-                            0 => tracing::debug!(validator = %hotkey, workers, "heartbeat taken"),
-                            code => tracing::warn!(validator = %hotkey, code, "heartbeat refused"),
-                        }
-                        (response.message, response.feedback)
-                    }
-                    Err(error) => {
-                        error.log("heartbeat", hotkey);
-                        (error.to_string(), None)
-                    }
-                };
-                let message = cut(&message).unwrap_or_else(|| "taken".to_owned());
-                self.answers.keep(hotkey, Answer { at_ms: self.clock.unix_ms(), message, feedback });
+        }
+    }
+
+    /// Reports to one validator and keeps what it answers. Returns whom.
+    async fn report(&self, validator: Arc<Validator>, data: Arc<HeartbeatData>) -> Hotkey {
+        let (hotkey, workers) = (validator.hotkey(), data.workers.len());
+        let (message, feedback) = match validator.report(data).await {
+            Ok(response) => {
+                match response.error_code {
+                    0 => tracing::debug!(validator = %hotkey, workers, "heartbeat taken"),
+                    code => tracing::warn!(validator = %hotkey, code, "heartbeat refused"),
+                }
+                (response.message, response.feedback)
             }
-        });
-        join_all(reports).await;
-        self.pass_on();
+            Err(error) => {
+                error.log("heartbeat", hotkey);
+                (error.to_string(), None)
+            }
+        };
+        let message = cut(&message).unwrap_or_else(|| "taken".to_owned());
+        self.answers.keep(hotkey, Answer { at_ms: self.clock.unix_ms(), message, feedback });
+        hotkey
     }
 
     /// Tells each worker that has proved a key why it has no work and what validators said of it; a former worker has none,

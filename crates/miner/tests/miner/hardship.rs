@@ -172,6 +172,10 @@ async fn a_validator_that_is_slow_costs_the_others_nothing() {
         first.do_round().await;
         assert_eq!(sound.next_proof().await.challenge_id.as_str(), round);
     }
+    // Reports go on too, though the slow one has answered none.
+    for _ in 0..3 {
+        sound.next_heartbeat().await;
+    }
     slow.hang(false);
     second.do_round().await;
     assert_eq!(slow.next_proof().await.challenge_id.as_str(), "c3");
