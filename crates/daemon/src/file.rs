@@ -2,8 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
+
+/// The user who may give files away.
+const ROOT: u32 = 0;
 
 /// Writes `content` as the file `path`, over a former one, with mode 0600; its folder is made if it is missing. It is on
 /// disk when this returns.
@@ -11,6 +14,23 @@ use std::path::Path;
 /// # Errors
 /// What the system says; a former file is still whole then.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_whole(path, content, |_, _| Ok(()))
+}
+
+/// The same, but the file belongs to whoever its folder belongs to, if root writes it: a command that is run by root must
+/// not take a file away from the daemon that it is for.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_for_owner_of_folder(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_whole(path, content, |file, folder| {
+        let owner = fs::metadata(folder)?;
+        let is_others = file.metadata()?.uid() == ROOT && owner.uid() != ROOT;
+        if is_others { fchown(file, Some(owner.uid()), Some(owner.gid())) } else { Ok(()) }
+    })
+}
+
+fn write_whole(path: &Path, content: &[u8], prepare: impl FnOnce(&File, &Path) -> io::Result<()>) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut unfinished = path.as_os_str().to_owned();
@@ -19,6 +39,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     // One left behind may have another mode.
     let _ = fs::remove_file(unfinished);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished)?;
+    prepare(&file, folder)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(unfinished, path)?;
@@ -44,5 +65,16 @@ mod tests {
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_root_writes_for_another_users_daemon_is_that_users() {
+        let folder = tempfile::tempdir().unwrap();
+        // Only root can give the folder away; for everyone else the file is their own, as the folder is.
+        let _ = std::os::unix::fs::chown(folder.path(), Some(65_534), Some(65_534));
+        let path = folder.path().join("book");
+        replace_for_owner_of_folder(&path, b"content").unwrap();
+        let (file, folder) = (fs::metadata(&path).unwrap(), fs::metadata(folder.path()).unwrap());
+        assert_eq!((file.uid(), file.permissions().mode() & 0o777), (folder.uid(), 0o600));
     }
 }

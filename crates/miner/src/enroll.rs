@@ -1,8 +1,14 @@
 //! The commands `workers enroll` and `workers revoke`, and the list of enrolled keys: they change the book in the state
 //! directory, and a running miner takes it up within a second.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use byteleap_daemon::admin;
 use byteleap_protocol::{
     id::WorkerId,
     join::{JoinSecret, JoinToken, MAX_URL_BYTES},
@@ -12,6 +18,7 @@ use rand_core::OsRng;
 
 use crate::{
     config::Settings,
+    status::Status,
     workers::{
         enrolment::{Book, BookFile, BookFileError},
         tls::{self, Certificate, CertificateError},
@@ -27,6 +34,17 @@ pub enum EnrollError {
     /// The book cannot be changed so.
     #[error(transparent)]
     Book(#[from] BookFileError),
+    /// The running miner would not see the change.
+    #[error(
+        "the miner that runs here keeps its book in {}, not in {}: add --set state_dir={} to this command", running.display(),
+        meant.display(), running.display()
+    )]
+    OtherBook {
+        /// Where the running miner looks.
+        running: PathBuf,
+        /// What this command was configured with.
+        meant: PathBuf,
+    },
     /// The workers' port has no certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -42,6 +60,23 @@ pub enum EnrollError {
     /// The URL is none that a worker dials.
     #[error("--url must be wss://<host>:<port>, at most {MAX_URL_BYTES} bytes")]
     WrongUrl,
+}
+
+/// Makes sure that a change would reach the miner that runs with this configuration, and says whether one runs: a service
+/// has its state directory from systemd, which a command does not know of.
+///
+/// # Errors
+/// [`EnrollError::OtherBook`].
+pub async fn find_miner(settings: &Settings) -> Result<bool, EnrollError> {
+    let Ok(status) = admin::get(settings.admin, "/status").await else { return Ok(false) };
+    let Some(running) = serde_json::from_value::<Status>(status).ok().and_then(|status| status.state_dir) else {
+        return Ok(false);
+    };
+    let place = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if place(&running) == place(&settings.state_dir) {
+        return Ok(true);
+    }
+    Err(EnrollError::OtherBook { running, meant: settings.state_dir.clone() })
 }
 
 /// Enrols a key, for one worker or for whichever first registers with it.

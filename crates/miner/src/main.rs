@@ -146,7 +146,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Service(command) => {
             SERVICE.execute(&command, &example(KEYS)).map_err(|error| Failure::with_code(error.code(), error))
         }
-        Command::Workers(command) => workers(&configured()?.1, command),
+        Command::Workers(command) => cli::block_on(workers(configured()?.1, command)),
         Command::Status(view) => cli::block_on(show(configured()?.1.admin, view, |json| json, Status::page)),
         Command::Drain(arguments) => cli::block_on(drain::run(configured()?.1.admin, arguments)),
         Command::Bench(command) => cli::block_on(bench::run(command)),
@@ -231,22 +231,25 @@ fn wallet(settings: &Settings) -> Result<Wallet, Failure> {
 }
 
 /// Lists workers, or changes the book of enrolled ones.
-fn workers(settings: &Settings, command: WorkersCommand) -> Result<(), Failure> {
+async fn workers(settings: Settings, command: WorkersCommand) -> Result<(), Failure> {
+    if let WorkersCommand::List { enrolled: false, view } = command {
+        let workers = |mut status: Value| status["workers"].take();
+        return show(settings.admin, view, workers, Status::workers_page).await;
+    }
+    if !enroll::find_miner(&settings).await? && !matches!(command, WorkersCommand::List { .. }) {
+        writeln!(io::stderr(), "no miner answers at {}: this holds from its next start", settings.admin)?;
+    }
     let now_ms = SystemClock::new().unix_ms();
     let text = match command {
-        WorkersCommand::List { enrolled: false, view } => {
-            let workers = |mut status: Value| status["workers"].take();
-            return cli::block_on(show(settings.admin, view, workers, Status::workers_page));
-        }
-        WorkersCommand::List { enrolled: true, .. } => enroll::enrolled(settings)?,
+        WorkersCommand::List { .. } => enroll::enrolled(&settings)?,
         WorkersCommand::Enroll { key: Some(key), worker_id, .. } => {
-            enroll::enroll(settings, key, worker_id.as_ref(), now_ms)?;
+            enroll::enroll(&settings, key, worker_id.as_ref(), now_ms)?;
             format!("enrolled {key}\n")
         }
         WorkersCommand::Enroll { key: None, expires, url, .. } => {
-            format!("{}\n", enroll::invite(settings, url, expires, now_ms)?)
+            format!("{}\n", enroll::invite(&settings, url, expires, now_ms)?)
         }
-        WorkersCommand::Revoke { who } => enroll::revoke(settings, &who)?,
+        WorkersCommand::Revoke { who } => enroll::revoke(&settings, &who)?,
     };
     Ok(io::stdout().write_all(text.as_bytes())?)
 }

@@ -179,10 +179,12 @@ pub async fn start(settings: &Settings, world: World, tasks: &Tasks) -> Result<A
         })
     });
     let addresses = Addresses { workers, admin: admin.address() };
+    let state_dir = settings.state_dir.clone();
     let status = StatusPage::new(move || {
         let draining = drain.is_on();
-        let status =
+        let collected =
             Status::collect(own, uid, workers, fingerprint, &registry, &validators, &record, &answers, draining);
+        let status = Status { state_dir: Some(state_dir.clone()), ..collected };
         async move { serde_json::json!(status) }
     });
     let pages = Pages { readiness: Readiness::new(), metrics, status, routes };

@@ -1,7 +1,7 @@
 //! What the miner shows of itself: the admin endpoint's `/status`, and the tables that `status` and `workers list`
 //! print from it.
 
-use std::{fmt::Write as _, net::SocketAddr};
+use std::{fmt::Write as _, net::SocketAddr, path::PathBuf};
 
 use byteleap_daemon::view::table;
 
@@ -36,6 +36,9 @@ pub struct Status {
     /// The certificate of that port, for `miner_fingerprint` in a worker's configuration; none without TLS.
     #[serde(default)]
     pub fingerprint: Option<CertificateFingerprint>,
+    /// Where it keeps its book of workers, for the commands that change it.
+    #[serde(default)]
+    pub state_dir: Option<PathBuf>,
     /// Whether it takes no new challenges: see `byteleap-miner drain`.
     #[serde(default)]
     pub draining: bool,
@@ -162,7 +165,17 @@ impl Status {
                 score: score.flatten(),
             }
         });
-        Self { hotkey, uid, listen, fingerprint, draining, trouble, workers, validators: validators.collect() }
+        Self {
+            hotkey,
+            uid,
+            listen,
+            fingerprint,
+            state_dir: None,
+            draining,
+            trouble,
+            workers,
+            validators: validators.collect(),
+        }
     }
 
     /// The whole status for people.
@@ -351,6 +364,7 @@ mod tests {
             uid: 7,
             listen: "127.0.0.1:7799".parse().expect("an address"),
             fingerprint: None,
+            state_dir: None,
             draining: false,
             trouble: None,
             workers: vec![worker("w1", Some("c1")), worker("worker-2", None)],

@@ -2,12 +2,13 @@
 //!
 //! [`Book`] is plain data and its rules. [`BookFile`] keeps it in the state directory, where the running miner and the
 //! commands `workers enroll` and `workers revoke` meet: whoever may write that folder may enrol, nobody else. Each change
-//! is made under a lock and replaces the file as a whole, so neither ever sees half of the other's.
+//! is made under a lock of the folder and replaces the file as a whole, so neither ever sees half of the other's. What root
+//! writes into the folder of a miner that runs as somebody else stays readable by that miner.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -260,18 +261,15 @@ impl BookFile {
         let changed = change(&mut book)?;
         if book != before {
             let text = serde_json::to_vec_pretty(&book).map_err(|error| unkept(error.into()))?;
-            file::replace(&self.path, &text).map_err(unkept)?;
+            file::replace_for_owner_of_folder(&self.path, &text).map_err(unkept)?;
         }
         Ok((changed, book))
     }
 
     fn lock(&self) -> io::Result<Flock<File>> {
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let path = self.path.with_extension("lock");
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)?;
+        Flock::lock(File::open(folder)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
     }
 
     /// Which state of the file this is; none without a file.

@@ -1,6 +1,6 @@
 //! The program as an operator meets it: exit codes and what is printed.
 
-use std::process::Output;
+use std::{path::Path, process::Output};
 
 use tokio::process::Command;
 
@@ -46,6 +46,28 @@ async fn the_workers_of_a_running_miner_are_listed() {
     assert!(lines[0].starts_with("WORKER") && lines[1].starts_with("rack2-node7"), "{lines:?}");
     let output = run(&["status", "--set", &listen]).await;
     assert!(text(&output.stdout).contains(&miner.workers.to_string()));
+}
+
+#[tokio::test]
+async fn a_worker_is_enrolled_in_the_book_of_the_running_miner_or_not_at_all() {
+    let miner = TestMiner::start(&[]).await;
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let key = "07".repeat(32);
+    let listen = format!("http.listen={}", miner.admin);
+    let state_dir = |folder: &Path| format!("state_dir={}", folder.display());
+    let run_in = async |folder: &Path, arguments: &[&str]| {
+        let settings = ["--set", &listen, "--set", &state_dir(folder)];
+        run(&[arguments, &settings].concat()).await
+    };
+    let output = run_in(elsewhere.path(), &["workers", "enroll", &key]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let advice = format!("--set {}", state_dir(&miner.settings.state_dir));
+    assert!(text(&output.stderr).contains(&advice), "{}", text(&output.stderr));
+    let output = run_in(&miner.settings.state_dir, &["workers", "enroll", &key]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let output = run_in(&miner.settings.state_dir, &["workers", "list", "--enrolled"]).await;
+    assert!(text(&output.stdout).starts_with(&key), "{}", text(&output.stdout));
+    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
 }
 
 #[tokio::test]
