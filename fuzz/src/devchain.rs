@@ -14,7 +14,7 @@ const INTERNAL_ERROR: i64 = -32_603;
 static CHAIN: LazyLock<(Runtime, DevChain)> = LazyLock::new(|| {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let key = |byte| Hotkey([byte; 32]);
-    let neuron = |hotkey| Neuron { hotkey, coldkey: key(9), stake_rao: 1_000_000_000 };
+    let neuron = |hotkey| Neuron { hotkey, coldkey: key(9), stake_rao: 1_000_000_000, axon: None };
     let subnet = Subnet {
         netuid: 128,
         owner_hotkey: key(1),
@@ -24,7 +24,7 @@ static CHAIN: LazyLock<(Runtime, DevChain)> = LazyLock::new(|| {
     };
     let genesis =
         Genesis { balances_rao: vec![(key(9), 1_000_000_000)], stake_threshold_rao: 0, subnets: vec![subnet] };
-    let options = Options { listen: None, pace: Pace::OnCommand, dev_methods: false };
+    let options = Options { listen: None, pace: Pace::OnCommand, ..Options::default() };
     let chain = runtime.block_on(DevChain::start(genesis, options)).unwrap();
     (runtime, chain)
 });

@@ -104,8 +104,8 @@ impl<'de> Deserialize<'de> for WorkerList {
 /// where the last wins.
 fn worker_of(text: &str) -> Result<WorkerInfo, UnreadableWorker> {
     serde_json::from_str(text).or_else(|error| {
-        let raw: Value = serde_json::from_str(text)
-            .map_err(|_| UnreadableWorker { raw: Value::Null, error: error.to_string() })?;
+        let raw: Value =
+            serde_json::from_str(text).map_err(|_| UnreadableWorker { raw: Value::Null, error: error.to_string() })?;
         WorkerInfo::deserialize(&raw).map_err(|error| UnreadableWorker { raw, error: error.to_string() })
     })
 }

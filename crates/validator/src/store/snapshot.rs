@@ -18,7 +18,8 @@ use crate::challenge::state::Status;
 const PAGE: i64 = 20_000;
 
 /// At most `$2` challenges, by number from `$1` on.
-pub(super) const OUTCOMES: &str = "SELECT c.id, c.worker, c.created_at, c.status, c.test, c.compute_ms, c.units_ok, s.uuids
+pub(super) const OUTCOMES: &str =
+    "SELECT c.id, c.worker, c.created_at, c.status, c.test, c.compute_ms, c.units_ok, s.uuids
      FROM challenges c LEFT JOIN gpu_sets s ON s.id = c.gpu_set
      WHERE c.id >= $1 ORDER BY c.id LIMIT $2";
 
