@@ -13,7 +13,7 @@ use subxt::metadata::Metadata;
 use crate::world::{self, World};
 
 /// The file of the SDK's recordings, `golden.json`.
-const RECORDINGS: &str = "BYTELEAP_SDK_RECORDINGS";
+const RECORDINGS: &str = "DEVCHAIN_SDK_RECORDINGS";
 
 /// What the development chain only stands in for, with the reason.
 const STAND_INS: [(&str, &str); 6] = [

@@ -139,17 +139,17 @@ async fn an_sdk_and_our_client_understand_each_other(python: &str, old_shape: bo
 #[tokio::test]
 #[ignore = "needs the Python SDK: scripts/test installs it"]
 async fn sdk_10_and_our_client_understand_each_other() {
-    an_sdk_and_our_client_understand_each_other("BYTELEAP_SDK_10_PYTHON", false).await;
+    an_sdk_and_our_client_understand_each_other("DEVCHAIN_SDK_10_PYTHON", false).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the Python SDK: scripts/test installs it"]
 async fn sdk_11_and_our_client_understand_each_other() {
-    an_sdk_and_our_client_understand_each_other("BYTELEAP_SDK_11_PYTHON", false).await;
+    an_sdk_and_our_client_understand_each_other("DEVCHAIN_SDK_11_PYTHON", false).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the Python SDK: scripts/test installs it"]
 async fn sdk_9_and_our_client_understand_each_other_in_the_old_shape() {
-    an_sdk_and_our_client_understand_each_other("BYTELEAP_SDK_9_PYTHON", true).await;
+    an_sdk_and_our_client_understand_each_other("DEVCHAIN_SDK_9_PYTHON", true).await;
 }
