@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
+use nix::fcntl::{Flock, FlockArg};
+
 /// The user who may give files away.
 const ROOT: u32 = 0;
 
@@ -46,6 +48,41 @@ fn write_whole(path: &Path, content: &[u8], prepare: impl FnOnce(&File, &Path) -
     File::open(folder)?.sync_all()
 }
 
+/// Waits until nobody else changes the files of `path`'s folder, which is made if it is missing; whoever changes one holds this
+/// until it is replaced. It is the folder itself that is locked: no file is left behind, whoever the user.
+///
+/// # Errors
+/// What the system says.
+pub fn lock_folder(path: &Path) -> io::Result<Flock<File>> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    Flock::lock(File::open(folder)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+}
+
+/// What tells one state of a file that is only ever replaced from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    inode: u64,
+    modified_ns: i128,
+}
+
+impl Version {
+    /// That of the file as it is now; none without a file.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn of(path: &Path) -> io::Result<Option<Self>> {
+        match fs::metadata(path) {
+            Ok(metadata) => {
+                let modified_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+                Ok(Some(Self { inode: metadata.ino(), modified_ns }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -76,5 +113,29 @@ mod tests {
         replace_for_owner_of_folder(&path, b"content").unwrap();
         let (file, folder) = (fs::metadata(&path).unwrap(), fs::metadata(folder.path()).unwrap());
         assert_eq!((file.uid(), file.permissions().mode() & 0o777), (folder.uid(), 0o600));
+    }
+
+    #[test]
+    fn each_replacement_is_another_version_and_no_file_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("book");
+        assert_eq!(Version::of(&path).unwrap(), None);
+        replace(&path, b"one").unwrap();
+        let first = Version::of(&path).unwrap();
+        assert_eq!(Version::of(&path).unwrap(), first);
+        replace(&path, b"one").unwrap();
+        assert_ne!(Version::of(&path).unwrap(), first);
+    }
+
+    #[test]
+    fn a_folder_is_locked_by_one_at_a_time_and_nothing_stays_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deeper/book");
+        let lock = lock_folder(&path).unwrap();
+        let again = File::open(path.parent().unwrap()).unwrap();
+        assert!(Flock::lock(again, FlockArg::LockExclusiveNonblock).is_err());
+        drop(lock);
+        drop(lock_folder(&path).unwrap());
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
     }
 }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use byteleap_daemon::{clock::Clock, tasks::chain};
+use byteleap_daemon::{clock::Clock, file::Version, tasks::chain};
 use byteleap_protocol::{
     code::CloseCode,
     frame::Register,
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    enrolment::{Book, BookError, BookFile, BookFileError, Version},
+    enrolment::{Book, BookError, BookFile, BookFileError},
     registry::Registry,
 };
 

@@ -6,19 +6,16 @@
 //! writes into the folder of a miner that runs as somebody else stays readable by that miner.
 
 use std::{
-    fs::{self, File},
-    io,
-    os::unix::fs::MetadataExt,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use byteleap_daemon::file;
+use byteleap_daemon::file::{self, Version};
 use byteleap_protocol::{
     id::WorkerId,
     join::{JoinDigest, JoinSecret},
     worker_key::WorkerKey,
 };
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 /// The book in the state directory.
@@ -213,13 +210,6 @@ pub enum BookFileError {
     Refused(#[from] BookError),
 }
 
-/// What tells one state of the file from another; each change makes a new file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Version {
-    inode: u64,
-    modified_ns: i128,
-}
-
 /// The book on disk.
 #[derive(Debug, Clone)]
 pub struct BookFile {
@@ -255,7 +245,7 @@ impl BookFile {
         change: impl FnOnce(&mut Book) -> Result<T, BookError>,
     ) -> Result<(T, Book), BookFileError> {
         let unkept = |source| BookFileError::Unkept { path: self.path.clone(), source };
-        let _lock = self.lock().map_err(unkept)?;
+        let _lock = file::lock_folder(&self.path).map_err(unkept)?;
         let before = self.read()?;
         let mut book = before.clone();
         let changed = change(&mut book)?;
@@ -266,17 +256,9 @@ impl BookFile {
         Ok((changed, book))
     }
 
-    fn lock(&self) -> io::Result<Flock<File>> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
-        Flock::lock(File::open(folder)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
-    }
-
     /// Which state of the file this is; none without a file.
     pub(super) fn version(&self) -> Option<Version> {
-        let metadata = fs::metadata(&self.path).ok()?;
-        let modified_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-        Some(Version { inode: metadata.ino(), modified_ns })
+        Version::of(&self.path).ok().flatten()
     }
 }
 

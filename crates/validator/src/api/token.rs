@@ -5,15 +5,13 @@
 //! nobody else. It is read anew whenever it has changed.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use byteleap_daemon::file;
-use nix::fcntl::{Flock, FlockArg};
+use byteleap_daemon::file::{self, Version};
 use parking_lot::Mutex;
 use rand_core::{CryptoRng, RngCore};
 use serde::{Deserialize, Serialize};
@@ -191,8 +189,7 @@ pub struct TokenFile {
 /// What was read last.
 #[derive(Debug)]
 struct Reading {
-    /// What tells one state of the file from another: each change makes a new file. Inode, seconds and nanoseconds.
-    version: (u64, i64, i64),
+    version: Version,
     grants: Arc<Vec<Grant>>,
 }
 
@@ -209,13 +206,9 @@ impl TokenFile {
     pub fn grants(&self) -> Result<Arc<Vec<Grant>>, TokenError> {
         let unreadable = |source| TokenError::Unreadable { path: self.path.clone(), source };
         let mut read = self.read.lock();
-        let version = match fs::metadata(&self.path) {
-            Ok(metadata) => (metadata.ino(), metadata.mtime(), metadata.mtime_nsec()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                *read = None;
-                return Ok(Arc::default());
-            }
-            Err(error) => return Err(unreadable(error)),
+        let Some(version) = Version::of(&self.path).map_err(unreadable)? else {
+            *read = None;
+            return Ok(Arc::default());
         };
         if let Some(reading) = &*read
             && reading.version == version
@@ -282,20 +275,11 @@ impl TokenFile {
 
     fn change(&self, change: impl FnOnce(&mut Vec<Grant>) -> Result<(), TokenError>) -> Result<(), TokenError> {
         let unkept = |source| TokenError::Unkept { path: self.path.clone(), source };
-        let _lock = self.lock().map_err(unkept)?;
+        let _lock = file::lock_folder(&self.path).map_err(unkept)?;
         let mut grants = self.grants()?.to_vec();
         change(&mut grants)?;
         let text = serde_json::to_vec_pretty(&grants).map_err(|error| unkept(error.into()))?;
         file::replace(&self.path, &text).map_err(unkept)
-    }
-
-    fn lock(&self) -> io::Result<Flock<File>> {
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let path = self.path.with_extension("lock");
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
     }
 }
 
