@@ -167,7 +167,7 @@ async fn rounds(State(api): State<Api>, InQuery(asked): InQuery<Rows>) -> Result
     (status = 200, body = RoundWhole), (status = 404, description = "never scored, or forgotten", body = Problem),
     EveryRefusal))]
 async fn round(State(api): State<Api>, InPath(round): InPath<i64>) -> Result<Json<RoundWhole>, Refusal> {
-    api.store.round_whole_line(RoundKey(round)).await?.map(Json).ok_or_else(no_round)
+    api.store.round_with_miners(RoundKey(round)).await?.map(Json).ok_or_else(no_round)
 }
 
 /// A miner's scores from round to round, the newest first.

@@ -12,7 +12,6 @@ use utoipa_axum::routes;
 use super::Api;
 use super::ask::{InBody, InPath, InQuery, Rows, limit, page_rows};
 use super::problem::{EveryRefusal, Problem, Refusal};
-use crate::market::LeaseSource;
 use crate::store::lease::LeaseScore;
 use crate::store::pages::Page;
 use crate::store::pages::leases::{LeaseChange, LeaseLine};
@@ -121,7 +120,7 @@ async fn end_lease(
 }
 
 async fn store(api: &Api, hotkey: Hotkey, worker_id: &WorkerId, score: LeaseScore) -> Result<Json<LeaseSet>, Refusal> {
-    if api.lease_source == LeaseSource::MeshHub {
+    if !api.lease_source.takes_api() {
         return Err(Refusal::leases_elsewhere());
     }
     let changed = api.store.set_lease(hotkey, worker_id, score, SOURCE, api.clock.unix_ms()).await?;

@@ -105,7 +105,7 @@ impl Store {
     }
 
     /// One round with its miners; none when it never was, or is forgotten.
-    pub async fn round_whole_line(&self, key: RoundKey) -> Result<Option<RoundWhole>, StoreError> {
+    pub async fn round_with_miners(&self, key: RoundKey) -> Result<Option<RoundWhole>, StoreError> {
         let row = sqlx::query(round_columns!("id = $1")).bind(key.0).fetch_optional(&self.reader).await?;
         let Some(round) = row.as_ref().map(round_line).transpose()? else { return Ok(None) };
         let rows = sqlx::query(score_columns!("round = $1 ORDER BY weight DESC, hotkey"))
